@@ -1,0 +1,2 @@
+//! What the kernel programs and the daemon both mean.
+#![no_std]

@@ -1,0 +1,2 @@
+//! The tollgate daemon's library.
+pub mod policy;

@@ -1,0 +1,2 @@
+//! The policy: from a TOML file to checked values ([`model`]), and from those to tables.
+pub mod model;
