@@ -1,0 +1,55 @@
+//! Constants of one program instance: read-only globals, so that the verifier sees through them.
+//!
+//! Set by the loader before the program is loaded; each field is read by the engine through
+//! [`crate::engine::Tables`].
+
+/// [`Settings::plumbing`]: router advertisements pass.
+pub const PLUMBING_RA: u32 = 1;
+/// [`Settings::plumbing`]: DHCP answers pass.
+pub const PLUMBING_DHCP: u32 = 2;
+/// [`Settings::plumbing`]: DHCPv6 answers pass.
+pub const PLUMBING_DHCPV6: u32 = 4;
+/// [`Settings::plumbing`]: IGMP and MLD pass.
+pub const PLUMBING_MEMBERSHIP: u32 = 8;
+/// [`Settings::plumbing`]: mDNS passes.
+pub const PLUMBING_MDNS: u32 = 16;
+/// [`Settings::plumbing`]: echo requests pass.
+pub const PLUMBING_PING: u32 = 32;
+
+/// The constants.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// First row of this interface in `DECISIONS`: interface × source classes.
+    pub first_row: u32,
+    /// Port classes: the length of a row.
+    pub port_classes: u32,
+    /// `PLUMBING_*`.
+    pub plumbing: u32,
+    /// First bucket of the ping limit.
+    pub ping_first_bucket: u32,
+    /// Buckets of the ping limit; 0: not limited.
+    pub ping_buckets: u32,
+    /// 1: time is `bpf_jiffies64` × `tick_ns` + `tick_offset_ns`; 0: `bpf_ktime_get_ns`.
+    pub coarse_clock: u32,
+    /// Nanoseconds in a tick.
+    pub tick_ns: u64,
+    /// What to add (wrapping) so that both clocks agree to a tick.
+    pub tick_offset_ns: u64,
+    /// Keys of the limiter's hash.
+    pub hash_keys: [u64; 3],
+    /// Deepest bucket of the policy, nanoseconds: what lies further ahead in a cell is not a debt.
+    pub max_depth_ns: u64,
+    /// TCP, SYN sent, nanoseconds.
+    pub tcp_opening_ns: u64,
+    /// TCP established, nanoseconds.
+    pub tcp_established_ns: u64,
+    /// TCP after FIN or RST, nanoseconds.
+    pub tcp_closing_ns: u64,
+    /// UDP, nanoseconds.
+    pub udp_ns: u64,
+    /// ICMP echo, nanoseconds.
+    pub icmp_ns: u64,
+}
+
+const _: () = assert!(size_of::<Settings>() == 112);

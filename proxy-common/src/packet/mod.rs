@@ -1,0 +1,167 @@
+//! From bytes to [`PacketInfo`]: what the packet is, with every length checked.
+//!
+//! Called once a packet by [`crate::engine`]. Three outcomes: a packet of ours (`Ok`), not ours (`Err` with a
+//! reason that passes: ARP, EAPOL, …) and malformed (`Err` with a reason that drops).
+
+pub mod ethernet;
+pub mod icmp;
+pub mod ipv4;
+pub mod ipv6;
+pub mod transport;
+pub mod view;
+
+pub use view::{PacketView, Slice};
+
+use crate::abi::reason::Reason;
+
+/// IP protocol numbers (IANA) that the engine knows by name.
+pub mod protocol {
+    /// ICMP.
+    pub const ICMP: u8 = 1;
+    /// IGMP.
+    pub const IGMP: u8 = 2;
+    /// TCP.
+    pub const TCP: u8 = 6;
+    /// UDP.
+    pub const UDP: u8 = 17;
+    /// ICMPv6.
+    pub const ICMPV6: u8 = 58;
+}
+
+/// An address as two numbers, most significant bits first: IPv4 fills the upper 32 bits of `hi`.
+///
+/// Left-aligned, so that one trie walk and one set of masks serve both families.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Addr {
+    /// Bits 0–63 from the left.
+    pub hi: u64,
+    /// Bits 64–127.
+    pub lo: u64,
+}
+
+impl Addr {
+    /// From the bytes of an IPv4 header.
+    #[inline(always)]
+    pub const fn v4(b: [u8; 4]) -> Self {
+        Self { hi: (u32::from_be_bytes(b) as u64) << 32, lo: 0 }
+    }
+
+    /// From the bytes of an IPv6 header.
+    #[inline(always)]
+    pub const fn v6(hi: [u8; 8], lo: [u8; 8]) -> Self {
+        Self { hi: u64::from_be_bytes(hi), lo: u64::from_be_bytes(lo) }
+    }
+
+    /// From a standard address.
+    pub const fn from_ip(ip: core::net::IpAddr) -> Self {
+        match ip {
+            core::net::IpAddr::V4(a) => Self::v4(a.octets()),
+            core::net::IpAddr::V6(a) => {
+                let n = u128::from_be_bytes(a.octets());
+                Self { hi: (n >> 64) as u64, lo: n as u64 }
+            }
+        }
+    }
+
+    /// fe80::/10 (RFC 4291 section 2.5.6).
+    #[inline(always)]
+    pub const fn is_v6_link_local(self) -> bool {
+        self.hi >> 54 == 0xfe80 >> 6
+    }
+
+    /// The IPv6 unspecified address.
+    #[inline(always)]
+    pub const fn is_zero(self) -> bool {
+        self.hi | self.lo == 0
+    }
+}
+
+/// Where a packet stands in its datagram.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fragment {
+    /// It is the datagram (also an IPv6 atomic fragment, RFC 6946).
+    Whole = 0,
+    /// Offset 0, more to follow; its transport header is complete.
+    First = 1,
+    /// Offset above 0: it has no transport header to read.
+    Later = 2,
+}
+
+impl Fragment {
+    #[inline(always)]
+    const fn from_number(number: u64) -> Self {
+        match number {
+            0 => Self::Whole,
+            1 => Self::First,
+            _ => Self::Later,
+        }
+    }
+}
+
+/// A packet whose lengths are checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PacketInfo {
+    /// IPv6, else IPv4.
+    pub v6: bool,
+    /// Where it stands in its datagram.
+    pub fragment: Fragment,
+    /// The protocol after all IPv6 extension headers.
+    pub protocol: u8,
+    /// TTL or hop limit.
+    pub hop_limit: u8,
+    /// TCP flags byte; 0 for others.
+    pub tcp_flags: u8,
+    /// ICMP type; 0 for others.
+    pub icmp_type: u8,
+    /// ICMP code; 0 for others.
+    pub icmp_code: u8,
+    /// Source port; identifier of an ICMP echo.
+    pub source_port: u16,
+    /// Destination port.
+    pub destination_port: u16,
+    /// Where the transport header begins in the frame.
+    pub transport_at: usize,
+    /// Where the IP packet ends in the frame.
+    pub end: usize,
+    /// Identification of the fragmented datagram.
+    pub fragment_id: u32,
+    /// Source.
+    pub source: Addr,
+    /// Destination.
+    pub destination: Addr,
+}
+
+/// Parses a frame.
+///
+/// # Errors
+/// The reason why it is not an IP packet to decide on: one that passes for link protocols that a host needs,
+/// one that drops for what can't be parsed.
+#[inline(always)]
+pub fn parse<V: PacketView>(view: &V) -> Result<PacketInfo, Reason> {
+    let link = ethernet::parse(view)?;
+    let network_at = view.forget(link.network_at as u64) as usize;
+    let p = if link.v6 { ipv6::parse(view, network_at)? } else { ipv4::parse(view, network_at)? };
+    Ok(forget(view, p))
+}
+
+/// The place where all parse paths meet: see [`PacketView::forget`].
+#[inline(always)]
+fn forget<V: PacketView>(view: &V, p: PacketInfo) -> PacketInfo {
+    PacketInfo {
+        v6: view.forget(p.v6 as u64) != 0,
+        fragment: Fragment::from_number(view.forget(p.fragment as u64)),
+        protocol: view.forget(p.protocol as u64) as u8,
+        hop_limit: view.forget(p.hop_limit as u64) as u8,
+        tcp_flags: view.forget(p.tcp_flags as u64) as u8,
+        icmp_type: view.forget(p.icmp_type as u64) as u8,
+        icmp_code: view.forget(p.icmp_code as u64) as u8,
+        source_port: view.forget(p.source_port as u64) as u16,
+        destination_port: view.forget(p.destination_port as u64) as u16,
+        transport_at: view.forget(p.transport_at as u64) as usize,
+        end: view.forget(p.end as u64) as usize,
+        fragment_id: view.forget(p.fragment_id as u64) as u32,
+        source: Addr { hi: view.forget(p.source.hi), lo: view.forget(p.source.lo) },
+        destination: Addr { hi: view.forget(p.destination.hi), lo: view.forget(p.destination.lo) },
+    }
+}
