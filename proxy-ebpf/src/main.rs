@@ -1,19 +1,24 @@
-//! Tollgate's kernel programs.
+//! Tollgate's kernel programs: entry points over the engine of `proxy-common`.
+//!
+//! `xdp_ingress` or `tc_ingress` judges what arrives, `tc_egress` takes note of what leaves, `probe` reads the
+//! clocks for the loader, `empty` is the floor that benchmarks compare with. The loader is
+//! `proxy-userspace/src/dataplane`.
 #![no_std]
 #![no_main]
-#![feature(core_intrinsics)]
-#![allow(internal_features, reason = "the BPF target has atomics only as intrinsics")]
-use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+#![feature(asm_experimental_arch, core_intrinsics)]
+#![allow(internal_features, reason = "this target has atomics only as compiler intrinsics")]
 
-/// Passes everything (the floor).
-#[xdp]
-pub fn empty(_ctx: XdpContext) -> u32 {
-    xdp_action::XDP_PASS
-}
+mod diagnostics;
+mod finish;
+mod maps;
+mod tables;
+mod tc;
+mod view;
+mod xdp;
 
+/// The verifier refuses any program in which this can be reached: it never ends.
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-    // An endless loop: the verifier refuses any program in which a panic is reachable.
     loop {}
 }
 

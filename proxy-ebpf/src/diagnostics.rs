@@ -1,0 +1,30 @@
+//! What the programs say in words: once at load, and when a table turns out to be damaged. Never a line a
+//! packet: a fault is said once in 65,536 times on a CPU, and counted each time.
+
+use aya_ebpf::EbpfContext;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::PerCpuArray;
+use aya_log_ebpf::{debug, error};
+use proxy_common::abi::ABI_VERSION;
+
+/// Faults seen by each CPU.
+#[map]
+static FAULTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+/// Says that the object runs and which ABI it speaks.
+#[inline(never)]
+pub fn ready<C: EbpfContext>(ctx: &C) {
+    debug!(ctx, "kernel programs ready, ABI {}", ABI_VERSION);
+}
+
+/// Says that a table is damaged.
+#[inline(never)]
+pub fn fault<C: EbpfContext>(ctx: &C) {
+    let Some(count) = FAULTS.get_ptr_mut(0) else { return };
+    // SAFETY: this CPU's own copy.
+    let count = unsafe { &mut *count };
+    if *count & 0xffff == 0 {
+        error!(ctx, "a policy table is damaged: packets are dropped as table-fault; apply the policy again");
+    }
+    *count += 1;
+}

@@ -1,0 +1,91 @@
+//! The maps. A map's name here, in the kernel and as a pin is the same word.
+//!
+//! Shared by all instances: `IDENTITY`, `RULES`, `FLOWS`, `FRAGMENTS`, `CELLS`; per interface: `COUNTERS`; owned
+//! by one instance, sized and filled by the loader before the program is attached: the others.
+
+use aya_ebpf::bindings::BPF_F_MMAPABLE;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, LruHashMap, PerCpuArray};
+use proxy_common::abi::counter::{COUNTERS_LEN, Counter, MAX_RULES};
+use proxy_common::abi::decision::{Decision, PORTS_LEN};
+use proxy_common::abi::flow::{FLOWS_LEN, FRAGMENTS_LEN, FlowKey, FlowValue, FragmentKey, FragmentValue};
+use proxy_common::abi::limit::{Bucket, LINES, Line};
+use proxy_common::abi::settings::Settings;
+use proxy_common::abi::trie::{Node, ROOT_LEN};
+use proxy_common::abi::{Identity, Probe, RuleName};
+
+/// Mapped into the loader's memory to be filled at once (Linux 5.5); and, because the kernel puts a mappable
+/// array on a page boundary, each 64-byte element is one cache line.
+const MAPPED: u32 = BPF_F_MMAPABLE;
+
+/// Whose maps these are.
+#[map]
+pub static IDENTITY: Array<Identity> = Array::with_max_entries(1, 0);
+
+/// Names of rules, for whoever reads counters.
+#[map]
+pub static RULES: Array<RuleName> = Array::with_max_entries(MAX_RULES, 0);
+
+/// Flows that this host began.
+#[map]
+pub static FLOWS: LruHashMap<FlowKey, FlowValue> = LruHashMap::with_max_entries(FLOWS_LEN, 0);
+
+/// Datagrams whose first fragment passed.
+#[map]
+pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentValue> = LruHashMap::with_max_entries(FRAGMENTS_LEN, 0);
+
+/// Limiter state.
+#[map]
+pub static CELLS: Array<Line> = Array::with_max_entries(LINES, MAPPED);
+
+/// Packets and bytes by reason and rule.
+#[map]
+pub static COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(COUNTERS_LEN, 0);
+
+/// Root of the source trie: two entries of 32 bits an element.
+#[map]
+pub static ROOT: Array<u64> = Array::with_max_entries(ROOT_LEN / 2, MAPPED);
+
+/// Nodes of the source trie.
+#[map]
+pub static NODES: Array<Node> = Array::with_max_entries(1, MAPPED);
+
+/// Runs of nodes that do not hold them: two entries of 32 bits an element.
+#[map]
+pub static ENTRIES: Array<u64> = Array::with_max_entries(1, MAPPED);
+
+/// Port classes: four of 16 bits an element.
+#[map]
+pub static PORTS: Array<u64> = Array::with_max_entries(PORTS_LEN / 4, MAPPED);
+
+/// Source class × port class → decision.
+#[map]
+pub static DECISIONS: Array<Decision> = Array::with_max_entries(1, MAPPED);
+
+/// Buckets of the limits.
+#[map]
+pub static BUCKETS: Array<Bucket> = Array::with_max_entries(1, 0);
+
+/// What `probe` saw.
+#[map]
+pub static PROBE: Array<Probe> = Array::with_max_entries(1, 0);
+
+/// Constants of this instance, overwritten by the loader.
+#[unsafe(no_mangle)]
+pub static SETTINGS: Settings = Settings {
+    first_row: 0,
+    port_classes: 0,
+    plumbing: 0,
+    ping_first_bucket: 0,
+    ping_buckets: 0,
+    coarse_clock: 0,
+    tick_ns: 0,
+    tick_offset_ns: 0,
+    hash_keys: [0; 3],
+    max_depth_ns: 0,
+    tcp_opening_ns: 0,
+    tcp_established_ns: 0,
+    tcp_closing_ns: 0,
+    udp_ns: 0,
+    icmp_ns: 0,
+};

@@ -1,0 +1,72 @@
+//! TC: ingress where there is no native XDP, egress always, and the clock probe.
+
+use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
+use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_ns};
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+use proxy_common::abi::Probe;
+use proxy_common::abi::reason::Verdict;
+use proxy_common::engine;
+
+use crate::diagnostics;
+use crate::finish::{finish, is_fault};
+use crate::maps::PROBE;
+use crate::tables::Maps;
+use crate::view::Frame;
+
+/// Bytes that the engine may want to read; drivers that leave less in the linear part are asked to pull.
+const HEADERS: u32 = 256;
+
+#[inline(always)]
+fn frame(ctx: &TcContext) -> Frame {
+    let len = ctx.len();
+    let wanted = if len < HEADERS { len } else { HEADERS };
+    if ctx.data() + (wanted as usize) > ctx.data_end() {
+        // A failure leaves the packet as it is; what can't be read is dropped as malformed.
+        let _ = ctx.pull_data(wanted);
+    }
+    // SAFETY: a read of this program's own context (Linux 5.1).
+    let segments = unsafe { (*ctx.skb.skb).gso_segs };
+    Frame {
+        data: ctx.data(),
+        data_end: ctx.data_end(),
+        len: len as usize,
+        packets: if segments > 1 { segments } else { 1 },
+    }
+}
+
+/// Judges a packet before the rest of the stack sees it. Passing leaves room for other TC programs.
+#[classifier]
+pub fn tc_ingress(ctx: TcContext) -> i32 {
+    let frame = frame(&ctx);
+    let outcome = engine::ingress(&frame, &Maps);
+    if is_fault(outcome) {
+        diagnostics::fault(&ctx);
+    }
+    match finish(&frame, outcome) {
+        Verdict::Pass => TC_ACT_UNSPEC,
+        Verdict::Drop => TC_ACT_SHOT,
+    }
+}
+
+/// Takes note of flows that this host begins. Never drops.
+#[classifier]
+pub fn tc_egress(ctx: TcContext) -> i32 {
+    engine::egress(&frame(&ctx), &Maps);
+    TC_ACT_UNSPEC
+}
+
+/// Reads both clocks for the loader, by test-run; never attached.
+#[classifier]
+pub fn probe(ctx: TcContext) -> i32 {
+    if let Some(seen) = PROBE.get_ptr_mut(0) {
+        // SAFETY: helpers without arguments.
+        let ktime_ns = unsafe { bpf_ktime_get_ns() };
+        // SAFETY: as above.
+        let jiffies = unsafe { bpf_jiffies64() };
+        // SAFETY: live map memory of this instance alone; test runs come one at a time.
+        unsafe { seen.write(Probe { ktime_ns, jiffies }) };
+    }
+    diagnostics::ready(&ctx);
+    TC_ACT_UNSPEC
+}
