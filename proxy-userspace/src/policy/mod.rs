@@ -1,2 +1,75 @@
 //! The policy: from a TOML file to checked values ([`model`]), and from those to tables.
+//!
+//! [`load`] and [`parse`] are the way in: `text → document (serde) → validate → Policy`. Nothing here touches a BPF
+//! map or asks the machine for its interfaces. The language is described in `docs/policy.md`.
+
+mod diagnostic;
+mod document;
+mod explain;
+mod listfile;
 pub mod model;
+mod names;
+mod report;
+mod schema;
+mod source;
+pub mod units;
+mod validate;
+
+use std::io::Read;
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+pub use diagnostic::{Diagnostic, Note, Place, PolicyError};
+pub use model::Policy;
+
+use report::Report;
+use source::Unreadable;
+
+/// Most bytes of a policy file. Long lists of addresses have files of their own.
+pub const MOST_BYTES: u64 = 1 << 20;
+
+/// Reads and checks a policy file and the lists that it names.
+///
+/// # Errors
+/// Everything that is wrong with it, as far as one run can tell.
+pub fn load(path: &Path) -> Result<Policy, PolicyError> {
+    let whole = |Unreadable { message, help }| Diagnostic::of_file(path, message, help);
+    let file = source::open(path, "policy", MOST_BYTES).map_err(whole)?;
+    let mut bytes = Vec::new();
+    file.take(MOST_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| whole(Unreadable::from_io("policy", &error)))?;
+    if bytes.len() as u64 > MOST_BYTES {
+        return Err(whole(Unreadable::too_long("policy", MOST_BYTES)).into());
+    }
+    match str::from_utf8(&bytes) {
+        Ok(text) => parse(text, path),
+        Err(error) => Err(not_utf8(path, &bytes, error.valid_up_to()).into()),
+    }
+}
+
+/// Checks the text of a policy. List files are sought from the folder of `path` on.
+///
+/// # Errors
+/// Everything that is wrong with it, as far as one run can tell.
+pub fn parse(text: &str, path: &Path) -> Result<Policy, PolicyError> {
+    let mut report = Report::new(path, text);
+    let mut hash = Sha256::new();
+    hash.update(text.as_bytes());
+    let document = document::read(&mut report);
+    match document.and_then(|document| validate::policy(&mut report, document, hash)) {
+        Some(policy) => Ok(policy),
+        None => Err(report.into_error()),
+    }
+}
+
+fn not_utf8(path: &Path, bytes: &[u8], at: usize) -> Diagnostic {
+    let line_start = bytes[..at].iter().rposition(|b| *b == b'\n').map_or(0, |newline| newline + 1);
+    let line_end = bytes[at..].iter().position(|b| *b == b'\n').map_or(bytes.len(), |newline| at + newline);
+    let number = 1 + bytes[..at].iter().filter(|b| **b == b'\n').count();
+    let place = Place::in_line(number, &bytes[line_start..line_end], at - line_start..at - line_start + 1);
+    let value = bytes[at];
+    let message = format!("this is not UTF-8: byte {} of the file is 0x{value:02x}", at + 1);
+    Diagnostic::at(path, place, message, "write the file in UTF-8 (`iconv -t UTF-8` converts)")
+}

@@ -66,7 +66,8 @@ pub enum HookChoice {
 }
 
 /// What an interface does with packets that nothing names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum DefaultAction {
     /// Drop.
     Drop,

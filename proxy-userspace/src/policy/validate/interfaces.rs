@@ -1,0 +1,54 @@
+//! `[interfaces.NAME]`: where the policy is enforced.
+
+use crate::policy::document::Entry;
+use crate::policy::model::{DefaultAction, HookChoice, Interface};
+use crate::policy::report::Report;
+use crate::policy::schema;
+use crate::policy::units::InterfacePattern;
+
+use super::zones::Zones;
+
+/// Most entries.
+const MOST: usize = 256;
+
+pub(super) fn check(
+    report: &mut Report<'_>,
+    entries: Vec<Entry<schema::Interface>>,
+    zones: &mut Zones,
+) -> Vec<Interface> {
+    if entries.is_empty() {
+        report.error_of_file(
+            "the policy names no interface, so it would protect nothing",
+            "write `[interfaces.eth0]` with the name of the interface that faces the network; `ip link` lists them",
+        );
+    }
+    if let Some(entry) = entries.get(MOST) {
+        report.error(
+            &entry.name_span,
+            format!("these are more than {MOST} interfaces"),
+            "write one pattern for interfaces that are treated alike: [interfaces.\"br-*\"]",
+        );
+    }
+    let mut interfaces = Vec::new();
+    for entry in entries {
+        if let Err(error) = entry.name.parse::<InterfacePattern>() {
+            report.error(&entry.name_span, error.message, error.help);
+        }
+        let Some(value) = entry.value else {
+            // Its name is still known: a test that names it is not wrong too.
+            interfaces.push(unchecked(entry.name));
+            continue;
+        };
+        interfaces.push(Interface {
+            hook: value.hook.unwrap_or(HookChoice::Auto),
+            default: value.default.unwrap_or(DefaultAction::Drop),
+            deny: value.deny.map(|names| zones.resolve(report, &names)).unwrap_or_default(),
+            ..unchecked(entry.name)
+        });
+    }
+    interfaces
+}
+
+fn unchecked(name: String) -> Interface {
+    Interface { name, hook: HookChoice::Auto, default: DefaultAction::Drop, deny: Vec::new() }
+}

@@ -1,0 +1,42 @@
+//! From the file's tables to a [`Policy`]: every name resolved, every number in range.
+//!
+//! Called by [`super::parse`]. One file a section; each reports what is wrong and goes on, so that one run shows the
+//! errors of all sections. The policy is handed out only if nothing was reported.
+
+mod interfaces;
+mod limits;
+mod plumbing;
+mod rate;
+mod services;
+mod tests;
+mod zones;
+
+use sha2::{Digest, Sha256};
+
+use super::document::Document;
+use super::model::Policy;
+use super::report::Report;
+use limits::Limits;
+use zones::Zones;
+
+/// Checks a document; `None` if anything was reported.
+pub(super) fn policy(report: &mut Report<'_>, document: Document, mut hash: Sha256) -> Option<Policy> {
+    let mut zones = Zones::new(report, document.zones, &mut hash);
+    let mut limits = Limits::new(report, document.limits);
+    let interfaces = interfaces::check(report, document.interfaces, &mut zones);
+    let services = services::check(report, document.services, &mut zones, &limits);
+    let plumbing = plumbing::check(report, document.plumbing, &mut limits);
+    let timeouts = plumbing::timeouts(report, &document.timeouts);
+    let tests = tests::check(report, document.tests, &interfaces);
+    report.is_clean().then(|| Policy {
+        path: report.path().to_owned(),
+        hash: hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect(),
+        interfaces,
+        zones: zones.into_list(),
+        limits: limits.into_list(),
+        services,
+        plumbing,
+        timeouts,
+        tests,
+    })
+}
