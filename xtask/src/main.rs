@@ -1,2 +1,152 @@
-//! Build, test and demo tasks.
-fn main() {}
+//! `cargo xtask`: everything that is done to Tollgate's source tree, from the first set-up to the test run.
+//!
+//! Decides which task runs. Called through the alias in `.cargo/config.toml`, by people and by `.ci/run`. Each task
+//! prepares what it needs by itself, so that a fresh clone needs no other command first.
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::setup::Needs;
+use crate::workspace::Workspace;
+
+mod build;
+mod check;
+mod lab;
+mod object;
+mod process;
+mod setup;
+mod tally;
+mod test;
+mod workspace;
+
+/// Tasks for working on Tollgate, a packet filter whose rules run in the Linux kernel.
+///
+/// Tollgate is two programs in one file: a kernel part, compiled to eBPF, and the `tollgate` binary that carries it
+/// inside and loads it. The kernel part needs a compiler with its library's source and a linker of its own; these
+/// tasks find or fetch them, and never touch your default toolchain.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", after_help = AFTER_HELP)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+const AFTER_HELP: &str = "\
+New here? As root, on a machine with Rust and nothing else:
+  cargo xtask demo     see the filter work on a network made of namespaces; your own interfaces are left alone
+  cargo xtask test     run every test
+
+Then, day by day:
+  cargo xtask build    after a change in the kernel part; plain `cargo build` does for the rest
+  cargo xtask check    before a commit
+
+Variables:
+  TOLLGATE_CACHE       where the linker is kept, for all checkouts [default: $XDG_CACHE_HOME/tollgate or ~/.cache/tollgate]
+  CARGO_TARGET_DIR     where everything is built [default: target]";
+
+#[derive(Subcommand)]
+enum Task {
+    /// Prepare this machine: compiler, linker, and the programs that the tests use.
+    ///
+    /// Says what it does and why, and changes only what is missing, so that it can be run again at any time. Each
+    /// other task does the part that it needs by itself. Missing system packages are installed by apt-get if this
+    /// is run as root; else, and on other systems, it says what to install.
+    Setup {
+        /// Let rustup add the library source to the toolchain in use, if no installed compiler has it.
+        ///
+        /// Without this flag rustup is never asked to change anything.
+        #[arg(long)]
+        allow_rustup: bool,
+    },
+    /// Build the kernel programs and the `tollgate` binary that contains them.
+    ///
+    /// Leaves target/bpf/tollgate.o and target/release/tollgate. Once the object is there, plain `cargo build`,
+    /// `cargo test` and `cargo clippy` work too; run this again after a change in proxy-ebpf or proxy-common.
+    Build {
+        /// Stop after the kernel programs (target/bpf/tollgate.o).
+        #[arg(long)]
+        object_only: bool,
+    },
+    /// Check formatting, lints, documentation links and Cargo.lock, with warnings as errors.
+    Check,
+    /// Run every test, or those whose name contains a FILTER. Needs root.
+    ///
+    /// First the tests that need no kernel, then those in network namespaces with real services. The last line is
+    /// `N passed, N failed`, and the exit code is not 0 if a test failed or none ran.
+    Test {
+        /// Passed on to the test programs: parts of names, or their options (`--nocapture`, `--exact`).
+        #[arg(value_name = "FILTER", trailing_var_arg = true, allow_hyphen_values = true)]
+        filters: Vec<String>,
+    },
+    /// Show policies/platform.toml in action, with real clients and a flood. Needs root.
+    ///
+    /// Builds a network of namespaces, runs the services and the filter in it, says of each connection whether it
+    /// got through and why not, and cleans up. Your own interfaces are left alone.
+    Demo {
+        /// Passed on to the demo.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Measure what each path through the filter costs in nanoseconds a packet. Needs root.
+    Bench {
+        /// Passed on to the benchmark.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().task) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<ExitCode> {
+    let started = Instant::now();
+    let workspace = Workspace::locate()?;
+    match task {
+        Task::Setup { allow_rustup } => {
+            setup::everything(&workspace, allow_rustup)?;
+            eprintln!("ready in {:.1} s; next: `cargo xtask demo`", started.elapsed().as_secs_f64());
+            Ok(ExitCode::SUCCESS)
+        }
+        Task::Build { object_only } => {
+            let kit = setup::ensure(&workspace, Needs::Build)?;
+            let object = object::build(&workspace, &kit)?;
+            let built = if object_only { object } else { build::binary(&workspace)? };
+            eprintln!("built {} in {:.1} s", built.display(), started.elapsed().as_secs_f64());
+            Ok(ExitCode::SUCCESS)
+        }
+        Task::Check => check::run(&workspace),
+        Task::Test { filters } => test::run(&workspace, &filters),
+        Task::Demo { args } => match lab::run(&workspace, "demo", &args)? {},
+        Task::Bench { args } => match lab::run(&workspace, "bench", &args)? {},
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn passes_options_of_the_test_programs_on() {
+        let cli = Cli::try_parse_from(["xtask", "test", "limits", "--nocapture"]);
+        let Ok(Cli { task: Task::Test { filters } }) = cli else {
+            panic!("not understood");
+        };
+        assert_eq!(filters, ["limits", "--nocapture"]);
+    }
+}

@@ -1,0 +1,85 @@
+//! Which programs the lab needs besides ours, and the packages that hold them. Called by `setup`.
+//!
+//! A program that is there is never installed again, whichever package or hand it came from.
+
+use std::fs;
+
+use anyhow::{Result, ensure};
+
+use super::Options;
+use super::apt::Apt;
+use crate::process;
+
+const STEP: &str = "lab";
+
+/// A program, Debian's package for it, and what the lab does with it.
+struct Tool {
+    program: &'static str,
+    package: &'static str,
+    why: &'static str,
+}
+
+const TOOLS: [Tool; 9] = [
+    Tool { program: "ip", package: "iproute2", why: "makes namespaces, links and addresses" },
+    Tool { program: "tc", package: "iproute2", why: "shows and removes hooks" },
+    Tool { program: "ethtool", package: "ethtool", why: "turns offloads of the lab's links off" },
+    Tool {
+        program: "nft",
+        package: "nftables",
+        why: "a container's published port needs address translation",
+    },
+    Tool { program: "ping", package: "iputils-ping", why: "echo requests from real clients" },
+    Tool { program: "curl", package: "curl", why: "web requests from real clients" },
+    Tool { program: "nsenter", package: "util-linux", why: "runs a program in a namespace" },
+    Tool { program: "setpriv", package: "util-linux", why: "runs the database without root" },
+    Tool { program: "psql", package: "postgresql-client", why: "queries the database from the network" },
+];
+
+/// Where distributions keep the server's programs, which are not on `PATH`.
+const SERVERS: &str = "/usr/lib/postgresql";
+
+/// Installs what the lab misses.
+pub fn ensure(options: &Options, apt: &mut Apt) -> Result<()> {
+    let missing = missing();
+    if !missing.is_empty() {
+        for (program, why, _) in &missing {
+            options.doing(STEP, &format!("{program} is missing: {why}"));
+        }
+        let mut packages: Vec<String> = missing.iter().map(|(_, _, package)| (*package).to_owned()).collect();
+        packages.sort();
+        packages.dedup();
+        apt.install(&packages, "for the lab that the tests and the demo run in", options)?;
+        let still: Vec<_> = self::missing().iter().map(|(program, ..)| *program).collect();
+        ensure!(
+            still.is_empty(),
+            "installed {}, but still missing: {}",
+            packages.join(" "),
+            still.join(", ")
+        );
+    }
+    let programs: Vec<_> = TOOLS.iter().map(|tool| tool.program).collect();
+    options.found(STEP, &format!("{}, postgres: for the tests and the demo", programs.join(", ")));
+    Ok(())
+}
+
+/// What is missing: program, why it is needed, package.
+fn missing() -> Vec<(&'static str, &'static str, &'static str)> {
+    let mut missing: Vec<_> = TOOLS
+        .iter()
+        .filter(|tool| process::which(tool.program).is_none())
+        .map(|tool| (tool.program, tool.why, tool.package))
+        .collect();
+    if !has_database_server() {
+        missing.push(("postgres", "the service that the policy must keep to the LAN", "postgresql"));
+    }
+    missing
+}
+
+fn has_database_server() -> bool {
+    let Ok(versions) = fs::read_dir(SERVERS) else {
+        return false;
+    };
+    versions.flatten().any(|version| {
+        ["postgres", "initdb"].iter().all(|program| version.path().join("bin").join(program).is_file())
+    })
+}
