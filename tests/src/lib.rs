@@ -1,1 +1,30 @@
-//! The lab and its tests.
+//! The lab: a server, its container, two LAN hosts, a router and an outside host as network namespaces of this
+//! machine, with real services and real traffic. The integration tests and the demo are written on it.
+//!
+//! Everything happens in namespaces that the lab makes itself: no packet leaves the machine, no interface of
+//! the machine is touched, and dropping a [`Lab`] takes everything away again.
+//!
+//! ```text
+//!  lan  192.168.0.50 ──┐
+//!  lan2 192.168.0.51 ──┤ br0 ── router ── wan0 ── out 203.0.113.9
+//!  srv  192.168.0.104 ─┘        192.168.0.1       2001:db8:113::9
+//!   │ wlp2s0               2001:db8:0:1::/64
+//!   └ docker0 172.17.0.1 ── ctr 172.17.0.2
+//! ```
+
+pub mod counters;
+pub mod deployment;
+pub mod frames;
+pub mod lab;
+pub mod sender;
+pub mod services;
+pub mod shared;
+pub mod terminal;
+pub mod tollgate;
+pub mod traffic;
+
+pub use counters::Stats;
+pub use deployment::{Deployment, Hook};
+pub use lab::{Host, Lab, Ns};
+pub use tollgate::Tollgate;
+pub use traffic::Outcome;

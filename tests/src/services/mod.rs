@@ -1,0 +1,50 @@
+//! What listens in the lab: the deployment's services on the server, and what the server itself talks to outside.
+
+mod http;
+mod postgres;
+mod udp;
+
+use anyhow::Result;
+
+use crate::lab::{Host, Lab};
+
+pub use http::HttpServer;
+pub use postgres::Postgres;
+pub(crate) use postgres::program as postgres_program;
+pub use udp::{ECHO, UdpService};
+
+/// Temporary directories of services begin with it; the owner's pid follows.
+pub const TEMP_PREFIX: &str = "tollgate-lab-";
+
+/// Web services of the server: address, port.
+const ON_THE_SERVER: [(&str, u16); 7] = [
+    ("[::]", 80),
+    ("[::]", 443),
+    ("[::]", 8000),
+    ("[::]", 8082),
+    ("[::]", 8083),
+    // The Stripe dashboard and its door: bound to this host alone.
+    ("127.0.0.1", 8081),
+    ("127.0.0.1", 8006),
+];
+
+/// All services but the database; dropping it ends them.
+#[derive(Debug)]
+pub struct Services {
+    _http: Vec<HttpServer>,
+    _dns: UdpService,
+}
+
+impl Services {
+    /// Starts what the deployment lists, and web and DNS servers outside and in the container.
+    pub fn start(lab: &Lab) -> Result<Self> {
+        let mut http = Vec::new();
+        for (address, port) in ON_THE_SERVER {
+            http.push(HttpServer::start(&lab.ns(Host::Server), &format!("{address}:{port}"))?);
+        }
+        http.push(HttpServer::start(&lab.ns(Host::Outside), "[::]:80")?);
+        http.push(HttpServer::start(&lab.ns(Host::Container), "[::]:80")?);
+        let dns = UdpService::start(&lab.ns(Host::Outside), 53)?;
+        Ok(Self { _http: http, _dns: dns })
+    }
+}
