@@ -7,6 +7,8 @@ use aya_ebpf::maps::PerCpuArray;
 use aya_log_ebpf::{debug, error};
 use proxy_common::abi::ABI_VERSION;
 
+use crate::maps::LABEL;
+
 /// Faults seen by each CPU.
 #[map]
 static FAULTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
@@ -24,7 +26,14 @@ pub fn fault<C: EbpfContext>(ctx: &C) {
     // SAFETY: this CPU's own copy.
     let count = unsafe { &mut *count };
     if *count & 0xffff == 0 {
-        error!(ctx, "a policy table is damaged: packets are dropped as table-fault; apply the policy again");
+        // This is also what ties the label to the program, so that whoever finds the program finds the label.
+        let applied = LABEL.get(0).map_or(0, |label| label.applied_unix_ns);
+        error!(
+            ctx,
+            "a table of the policy applied at {} ns since 1970 is damaged: packets are dropped as table-fault; \
+             apply the policy again",
+            applied
+        );
     }
     *count += 1;
 }

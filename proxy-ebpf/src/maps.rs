@@ -1,7 +1,7 @@
 //! The maps. A map's name here, in the kernel and as a pin is the same word.
 //!
-//! Shared by all instances: `IDENTITY`, `RULES`, `FLOWS`, `FRAGMENTS`, `CELLS`; per interface: `COUNTERS`; owned
-//! by one instance, sized and filled by the loader before the program is attached: the others.
+//! Shared by all instances: `IDENTITY`, `RULES`, `FLOWS`, `FRAGMENTS`, `CELLS`, `AYA_LOGS`; per interface: `COUNTERS`;
+//! owned by one instance, sized and filled by the loader before the program is attached: the others.
 
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::macros::map;
@@ -9,6 +9,7 @@ use aya_ebpf::maps::{Array, LruHashMap, PerCpuArray};
 use proxy_common::abi::counter::{COUNTERS_LEN, Counter, MAX_RULES};
 use proxy_common::abi::decision::{Decision, PORTS_LEN};
 use proxy_common::abi::flow::{FLOWS_LEN, FRAGMENTS_LEN, FlowKey, FlowValue, FragmentKey, FragmentValue};
+use proxy_common::abi::label::Label;
 use proxy_common::abi::limit::{Bucket, LINES, Line};
 use proxy_common::abi::settings::Settings;
 use proxy_common::abi::trie::{Node, ROOT_LEN};
@@ -65,6 +66,10 @@ pub static DECISIONS: Array<Decision> = Array::with_max_entries(1, MAPPED);
 /// Buckets of the limits.
 #[map]
 pub static BUCKETS: Array<Bucket> = Array::with_max_entries(1, 0);
+
+/// What this instance says of itself, for whoever looks at the live program.
+#[map]
+pub static LABEL: Array<Label> = Array::with_max_entries(1, 0);
 
 /// What `probe` saw.
 #[map]

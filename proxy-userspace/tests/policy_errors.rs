@@ -48,7 +48,7 @@ const CASES: &[Case] = &[
     ("[[test]]", "[test]", (18, 1), "[test]", "not a list of tables", "write `[[test]]`, with two brackets"),
     ("ports =", "prots =", (11, 1), "prots", "unknown key \"prots\"", "write `ports` instead"),
     ("burst =", "brst =", (9, 36), "brst", "unknown key \"brst\"", "write `burst` instead"),
-    ("\"auto\"", "\"xdp\"", (3, 8), "\"xdp\"", "unknown word \"xdp\"", "write \"auto\", \"native\", \"generic\" or \"tc\""),
+    ("\"auto\"", "\"xdp\"", (3, 8), "\"xdp\"", "unknown word \"xdp\"", "write \"auto\", \"native\", \"generic\", \"tc\" or \"clsact\""),
     ("default = \"drop\"", "default = \"droop\"", (4, 11), "\"droop\"", "unknown word \"droop\"", "write \"drop\" instead"),
     ("[\"tcp/8000\"]", "\"tcp/8000\"", (11, 9), "\"tcp/8000\"", "expected a list, found text", "write a list: [\"tcp/8000\"]"),
     ("\"2000/s\"", "2000", (9, 26), "2000", "the number 2000 is not a rate", "write \"2000/s\""),

@@ -16,6 +16,7 @@ pub mod counters;
 pub mod deployment;
 pub mod frames;
 pub mod lab;
+pub mod reference;
 pub mod sender;
 pub mod services;
 pub mod shared;
@@ -23,8 +24,8 @@ pub mod terminal;
 pub mod tollgate;
 pub mod traffic;
 
+pub use self::tollgate::Tollgate;
 pub use counters::Stats;
 pub use deployment::{Deployment, Hook};
 pub use lab::{Host, Lab, Ns};
-pub use tollgate::Tollgate;
 pub use traffic::Outcome;

@@ -6,6 +6,7 @@
 pub mod counter;
 pub mod decision;
 pub mod flow;
+pub mod label;
 pub mod limit;
 pub mod reason;
 pub mod settings;
@@ -75,6 +76,8 @@ mod pod {
     unsafe impl aya::Pod for super::flow::FragmentKey {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::flow::FragmentValue {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::label::Label {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::limit::Bucket {}
     // SAFETY: as above.

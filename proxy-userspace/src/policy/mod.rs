@@ -3,6 +3,7 @@
 //! [`load`] and [`parse`] are the way in: `text → document (serde) → validate → Policy`. Nothing here touches a BPF
 //! map or asks the machine for its interfaces. The language is described in `docs/policy.md`.
 
+pub mod compile;
 mod diagnostic;
 mod document;
 mod explain;

@@ -61,8 +61,10 @@ pub enum HookChoice {
     Native,
     /// Generic XDP.
     Generic,
-    /// TC ingress.
+    /// TC ingress: by tcx, or by clsact where the kernel has no tcx.
     Tc,
+    /// TC ingress by a filter of the clsact queueing discipline.
+    Clsact,
 }
 
 /// What an interface does with packets that nothing names.

@@ -1,0 +1,49 @@
+//! `tollgate run`: the daemon.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::Context;
+
+use super::{Failure, Global, Outcome, require_root};
+use crate::control::daemon::{self, DaemonError};
+use crate::control::protocol::Report;
+
+/// Enforce a policy and stay, to take new ones from `tollgate apply`
+///
+/// Prints one line when the policy is enforced, tells systemd (Type=notify), and then waits. SIGHUP applies the file
+/// anew. SIGTERM ends the daemon and leaves the policy enforced: programs and maps stay in the kernel until `tollgate
+/// detach`. A daemon that is started again adopts what it finds, counters and limits included.
+///
+/// If the policy can't be applied, nothing changes, whatever was enforced before is still enforced, and the exit code
+/// is not 0. What it says later goes to standard error; RUST_LOG=debug makes it say more.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  tollgate run --policy /etc/tollgate/policy.toml")]
+pub struct Args {
+    /// The policy file
+    #[arg(long, short, value_name = "FILE")]
+    policy: PathBuf,
+}
+
+pub fn run(global: &Global, args: &Args) -> Outcome {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info,aya=warn")).init();
+    require_root("tollgate run")?;
+    let policy = std::path::absolute(&args.policy).context("the policy's path")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("starting the daemon")?;
+    let daemon = daemon::run(global.pins(), &global.run_dir, &policy, announce);
+    runtime.block_on(daemon).map_err(|error| match error {
+        DaemonError::BadInput(why) => Failure::Input(why),
+        other => Failure::Refused(other.to_string()),
+    })
+}
+
+/// One line, at once, whoever reads it.
+fn announce(report: &Report) {
+    let mut out = std::io::stdout().lock();
+    // Nobody may be listening: that is no reason to stop.
+    let _ = writeln!(out, "{}", report.sentence()).and_then(|()| out.flush());
+}

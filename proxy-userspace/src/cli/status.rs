@@ -1,0 +1,60 @@
+//! `tollgate status`: what is enforced where.
+
+use anyhow::Context;
+use std::fmt::Write as _;
+
+use super::table::{print, rendered, table};
+use super::{Global, Outcome, require_root};
+use crate::observe::status::{self, Status};
+
+/// Show what is enforced where: interface, hook and mode, policy file and hash, and since when
+///
+/// Read from the kernel: true also while the daemon is down.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(global: &Global, args: &Args) -> Outcome {
+    require_root("tollgate status")?;
+    let status = status::read(&global.pins(), &global.run_dir)?;
+    if args.json {
+        let json = serde_json::to_string(&status).context("JSON")?;
+        print(&format!("{json}\n"));
+    } else {
+        print(&for_people(&status));
+    }
+    Ok(())
+}
+
+fn for_people(status: &Status) -> String {
+    let daemon = if status.daemon.running {
+        format!("running, {}", status.daemon.socket.display())
+    } else {
+        "not running (what is enforced stays enforced; `tollgate run` starts one)".to_owned()
+    };
+    let Some(policy) = &status.policy else {
+        return format!("nothing is enforced\ndaemon     {daemon}\n");
+    };
+    let mut text = String::new();
+    let rows = [
+        ("policy", policy.file.display().to_string()),
+        ("hash", policy.hash.clone()),
+        ("since", policy.since.clone()),
+        ("plumbing", status.plumbing.join(", ")),
+        ("daemon", daemon),
+    ];
+    for (name, value) in rows {
+        // Writing to a string can't fail.
+        let _ = writeln!(text, "{name:10} {value}");
+    }
+    let mut interfaces = table(&["interface", "#index", "hook", "mode", "policy"]);
+    for one in &status.interfaces {
+        let same = one.policy == *policy;
+        let what = if same { "the above".to_owned() } else { format!("{}", one.policy.file.display()) };
+        interfaces.add_row([one.name.as_str(), &one.index.to_string(), one.hook, one.mode, &what]);
+    }
+    text + "\n" + &rendered(&interfaces)
+}

@@ -1,0 +1,83 @@
+//! Who may do what at a time: one daemon for a run directory, one change of the kernel's state for it.
+//!
+//! Locks are `flock`s, which the kernel lets go of when their holder dies.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{Flock, FlockArg};
+
+/// Held by the daemon as long as it lives.
+const DAEMON: &str = "daemon.lock";
+/// Held during an apply or a detach.
+const CHANGE: &str = "change.lock";
+/// How long a change may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A lock; dropping it lets go.
+#[derive(Debug)]
+pub struct Lock {
+    _file: Flock<File>,
+}
+
+/// Becomes the daemon of a run directory, which is made if it does not exist.
+///
+/// # Errors
+/// `WouldBlock` if there is one.
+pub fn daemon(run_dir: &Path) -> io::Result<Lock> {
+    lock(run_dir, DAEMON)
+}
+
+/// True if a daemon runs for this run directory.
+pub fn daemon_runs(run_dir: &Path) -> bool {
+    // Looking must not make what it looks for.
+    let Ok(file) = File::open(run_dir.join(DAEMON)) else { return false };
+    matches!(Flock::lock(file, FlockArg::LockSharedNonblock), Err((_, nix::Error::EWOULDBLOCK)))
+}
+
+/// Waits for the right to change what is in the kernel.
+///
+/// # Errors
+/// `WouldBlock` if somebody else's change takes longer than 30 seconds.
+pub fn change(run_dir: &Path) -> io::Result<Lock> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match lock(run_dir, CHANGE) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < end => {
+                thread::sleep(Duration::from_millis(50));
+            }
+            result => return result,
+        }
+    }
+}
+
+fn lock(run_dir: &Path, name: &str) -> io::Result<Lock> {
+    // The socket in it commands the firewall: for its owner alone.
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(run_dir)?;
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(run_dir.join(name))?;
+    let file =
+        Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| io::Error::from(errno))?;
+    Ok(Lock { _file: file })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_one_daemon() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let run_dir = folder.path().join("run");
+        assert!(!daemon_runs(&run_dir));
+        let first = daemon(&run_dir).expect("the first daemon");
+        assert!(daemon_runs(&run_dir));
+        assert_eq!(daemon(&run_dir).map(drop).map_err(|error| error.kind()), Err(io::ErrorKind::WouldBlock));
+        drop(first);
+        assert!(!daemon_runs(&run_dir));
+        daemon(&run_dir).expect("a daemon after the first");
+    }
+}

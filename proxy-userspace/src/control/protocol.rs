@@ -1,0 +1,101 @@
+//! What is said over the control socket: one line of JSON each way, then the connection ends.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Version of the protocol; both sides name it, and a request of another one is refused by name.
+pub const VERSION: u32 = 1;
+/// Most bytes of a request or an answer, the newline included.
+pub const MOST_BYTES: u64 = 1 << 20;
+
+/// What a command asks of the daemon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    /// [`VERSION`].
+    pub version: u32,
+    /// What to do.
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Command {
+    /// Put the policy in this file to work.
+    Apply {
+        /// An absolute path.
+        file: PathBuf,
+    },
+}
+
+/// What the daemon answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Response {
+    /// It is done.
+    Applied(Report),
+    /// The input is wrong; nothing has changed.
+    BadInput(String),
+    /// It could not be done; what was enforced is still enforced.
+    Refused(String),
+}
+
+/// What an apply has done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// The policy file.
+    pub file: PathBuf,
+    /// Its hash.
+    pub hash: String,
+    /// Interface, hook and mode of each interface that is enforced.
+    pub interfaces: Vec<Enforcing>,
+    /// How many of the policy's own tests passed.
+    pub tests: usize,
+    /// What the operator should know.
+    pub notes: Vec<String>,
+}
+
+/// An interface that is enforced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Enforcing {
+    /// Its name.
+    pub name: String,
+    /// `xdp` or `tc`.
+    pub hook: String,
+    /// `native`, `generic`, `tcx` or `clsact`.
+    pub mode: String,
+}
+
+impl Report {
+    /// The one line that says what is enforced.
+    pub fn sentence(&self) -> String {
+        let interfaces: Vec<_> =
+            self.interfaces.iter().map(|one| format!("{} ({} {})", one.name, one.mode, one.hook)).collect();
+        let tests = match self.tests {
+            0 => String::new(),
+            1 => "; its own test passed".to_owned(),
+            many => format!("; its {many} own tests passed"),
+        };
+        format!("enforcing {} on {}{tests}", self.file.display(), interfaces.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wire_form_is_stable() {
+        let request = Request { version: 1, command: Command::Apply { file: "/etc/a.toml".into() } };
+        let line = serde_json::to_string(&request).expect("JSON");
+        assert_eq!(line, r#"{"version":1,"command":{"apply":{"file":"/etc/a.toml"}}}"#);
+        assert_eq!(serde_json::from_str::<Request>(&line).expect("a request"), request);
+        assert!(serde_json::from_str::<Request>(r#"{"version":1,"command":{"fly":{}}}"#).is_err());
+        assert!(
+            serde_json::from_str::<Request>(r#"{"version":1,"command":{"apply":{"file":"/a"}},"x":1}"#)
+                .is_err()
+        );
+    }
+}

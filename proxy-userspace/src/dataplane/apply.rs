@@ -1,0 +1,283 @@
+//! Puts a policy to work: candidate, tests, atomic replacement on each hook, and back again if one of them fails.
+//!
+//! Called by the daemon, at its start and for each `tollgate apply`. Until the first replacement nothing that is enforced
+//! has changed; when an interface fails, those before it get their old program back.
+
+use aya::Ebpf;
+
+use super::attach::{self, Placed};
+use super::candidate::Candidate;
+use super::counters;
+use super::error::DataplaneError;
+use super::hook::{Attachment, Direction};
+use super::interfaces::{self, HostInterface};
+use super::live;
+use super::object;
+use super::pins::{Pins, remove};
+use super::selftest;
+use super::shared::Shared;
+use crate::policy::Policy;
+use crate::policy::compile::{RuleIds, compile, entry_for};
+use crate::policy::model::HookChoice;
+use crate::policy::units::InterfacePattern;
+use crate::simulate::test_interfaces;
+
+/// What an apply has done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// The interfaces that are enforced now.
+    pub interfaces: Vec<AppliedInterface>,
+    /// How many of the policy's own tests were run, and passed.
+    pub tests: usize,
+    /// What the operator should know, and did not ask.
+    pub notes: Vec<String>,
+}
+
+/// One of the interfaces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppliedInterface {
+    /// Its name.
+    pub name: String,
+    /// The hook that was taken.
+    pub attachment: Attachment,
+}
+
+/// Applies a policy.
+///
+/// # Errors
+/// If the policy does not fit this host, fails its tests, or the kernel refuses something; what was enforced before is
+/// then still enforced.
+pub fn apply(pins: &Pins, shared: &mut Shared, policy: &Policy) -> Result<Applied, DataplaneError> {
+    let result = try_apply(pins, shared, policy);
+    if result.is_err() {
+        forget_unused(pins);
+    }
+    result
+}
+
+fn try_apply(pins: &Pins, shared: &mut Shared, policy: &Policy) -> Result<Applied, DataplaneError> {
+    let mut notes = Vec::new();
+    let targets = targets(policy, &mut notes)?;
+    // The interfaces to enforce come first; those that only tests name are compiled and never attached.
+    let mut names: Vec<_> = targets.iter().map(|interface| interface.name.clone()).collect();
+    names.extend(
+        test_interfaces(policy).into_iter().filter(|name| !targets.iter().any(|one| one.name == *name)),
+    );
+    let bad_policy = |source| DataplaneError::Compile { policy: policy.path.clone(), source };
+
+    let in_force = live::enforced(pins)?;
+    let live_rule = |id| in_force.iter().any(|enforced| enforced.label.has_rule(id));
+    let rules = RuleIds::assign(&shared.rules()?, &live_rule, policy).map_err(bad_policy)?;
+    let compiled = compile(policy, &names, &rules).map_err(bad_policy)?;
+    let candidate = Candidate::build(pins, shared, policy, &compiled)?;
+    let tests = selftest::run(&candidate, policy, &compiled)?;
+
+    // Every program is verified before the first of them goes live.
+    let mut loads = Vec::with_capacity(targets.len());
+    for (nth, interface) in targets.iter().enumerate() {
+        loads.push(candidate.load(nth, interface)?);
+    }
+    for rule in rules.recycled() {
+        targets.iter().try_for_each(|interface| counters::clear_rule(pins, interface.index, *rule))?;
+    }
+    name_rules(shared, &rules)?;
+
+    let mut placed = Vec::new();
+    let mut result = Ok(Vec::with_capacity(targets.len()));
+    for ((interface, ebpf), wanted) in targets.iter().zip(&mut loads).zip(&compiled.interfaces) {
+        let hook = policy.interfaces.get(wanted.entry).map_or(HookChoice::Auto, |entry| entry.hook);
+        match replace(pins, interface, ebpf, hook, &mut placed, &mut notes) {
+            Ok(attachment) => {
+                if let Ok(done) = &mut result {
+                    done.push(AppliedInterface { name: interface.name.clone(), attachment });
+                }
+            }
+            Err(error) => {
+                result = Err(error);
+                break;
+            }
+        }
+    }
+    match result {
+        Ok(interfaces) => {
+            release(pins, &targets, &interfaces)?;
+            Ok(Applied { interfaces, tests, notes })
+        }
+        Err(error) => {
+            for step in placed.into_iter().rev() {
+                if let Err(undo) = step.undo() {
+                    log::error!("going back to the policy before: {undo}");
+                }
+            }
+            for (id, _) in rules.added() {
+                shared.name_rule(*id, "")?;
+            }
+            Err(error)
+        }
+    }
+}
+
+/// The interfaces of this host that the policy means.
+fn targets(policy: &Policy, notes: &mut Vec<String>) -> Result<Vec<HostInterface>, DataplaneError> {
+    let present = interfaces::all()?;
+    let is_name = |name: &str| name.parse().is_ok_and(|pattern: InterfacePattern| !pattern.is_pattern());
+    let is_present = |name: &str| present.iter().any(|interface| interface.name == name);
+    let (named, patterns): (Vec<_>, Vec<_>) =
+        policy.interfaces.iter().map(|entry| entry.name.clone()).partition(|name| is_name(name));
+    let missing: Vec<_> = named.into_iter().filter(|name| !is_present(name)).collect();
+    let names = || present.iter().map(|interface| interface.name.clone()).collect();
+    if !missing.is_empty() {
+        return Err(DataplaneError::NoSuchInterface {
+            policy: policy.path.clone(),
+            missing,
+            present: names(),
+        });
+    }
+    let (mut targets, mut entries) = (Vec::new(), Vec::new());
+    for interface in &present {
+        if let Some(entry) = entry_for(policy, &interface.name) {
+            targets.push(interface.clone());
+            entries.push(entry);
+        }
+    }
+    for pattern in &patterns {
+        if !entries.iter().any(|entry| policy.interfaces.get(*entry).is_some_and(|one| one.name == *pattern))
+        {
+            notes.push(format!("no interface is enforced by the pattern {pattern} at present"));
+        }
+    }
+    if targets.is_empty() {
+        return Err(DataplaneError::NoSuchInterface {
+            policy: policy.path.clone(),
+            missing: patterns,
+            present: names(),
+        });
+    }
+    Ok(targets)
+}
+
+fn name_rules(shared: &mut Shared, rules: &RuleIds) -> Result<(), DataplaneError> {
+    rules.added().iter().try_for_each(|(id, name)| shared.name_rule(*id, name))
+}
+
+/// Puts an interface's programs on its hooks; what was placed is noted for the way back.
+fn replace(
+    pins: &Pins,
+    interface: &HostInterface,
+    ebpf: &mut Ebpf,
+    hook: HookChoice,
+    placed: &mut Vec<Placed>,
+    notes: &mut Vec<String>,
+) -> Result<Attachment, DataplaneError> {
+    let folder = pins.make_interface(interface.index)?;
+    let clsact = hook == HookChoice::Clsact;
+    // Egress first: a flow that begins between the two is then known when its answer arrives.
+    let egress = object::classifier(ebpf, object::TC_EGRESS)?;
+    placed.push(attach::tc(egress, interface, &folder, Direction::Egress, clsact)?);
+
+    let asked = match hook {
+        HookChoice::Auto | HookChoice::Native => Some(Attachment::XdpNative),
+        HookChoice::Generic => Some(Attachment::XdpGeneric),
+        HookChoice::Tc | HookChoice::Clsact => None,
+    };
+    if let Some(attachment) = asked {
+        let other = match attachment {
+            Attachment::XdpNative => Attachment::XdpGeneric,
+            _ => Attachment::XdpNative,
+        };
+        if other.pin(&folder, Direction::Ingress).exists() && hook != HookChoice::Auto {
+            return Err(DataplaneError::Hook {
+                interface: interface.name.clone(),
+                why: format!(
+                    "it is enforced by {other}, and the kernel can't change the mode of XDP without a gap; apply the \
+                     policy with hook = \"tc\" first, then with this one"
+                ),
+            });
+        }
+        let program = object::xdp(ebpf, object::XDP_INGRESS)?;
+        match attach::xdp(program, interface, &folder, attachment)? {
+            Ok(done) => return Ok(note(placed, done)),
+            Err(_) if hook == HookChoice::Auto && other.pin(&folder, Direction::Ingress).exists() => {
+                notes.push(format!(
+                    "{}: TC instead of {other}, without a gap; apply the policy once more for native XDP",
+                    interface.name
+                ));
+            }
+            Err(why) if hook == HookChoice::Auto => {
+                notes.push(format!("{}: TC instead of native XDP, because {why}", interface.name));
+            }
+            Err(why) => {
+                let why = format!("{attachment} can't be had: {why}; write hook = \"tc\" or \"auto\"");
+                return Err(DataplaneError::Hook { interface: interface.name.clone(), why });
+            }
+        }
+    }
+    let ingress = object::classifier(ebpf, object::TC_INGRESS)?;
+    let done = attach::tc(ingress, interface, &folder, Direction::Ingress, clsact)?;
+    Ok(note(placed, done))
+}
+
+fn note(placed: &mut Vec<Placed>, done: Placed) -> Attachment {
+    let attachment = done.attachment;
+    placed.push(done);
+    attachment
+}
+
+/// Takes away what the policy before enforced and this one does not: other hooks of its interfaces, other interfaces.
+fn release(
+    pins: &Pins,
+    targets: &[HostInterface],
+    applied: &[AppliedInterface],
+) -> Result<(), DataplaneError> {
+    for (interface, now) in targets.iter().zip(applied) {
+        let folder = pins.interface(interface.index);
+        for attachment in Attachment::present(&folder, Direction::Ingress) {
+            if attachment != now.attachment {
+                let pin = attachment.pin(&folder, Direction::Ingress);
+                attach::remove(interface, &pin, attachment, Direction::Ingress)?;
+            }
+        }
+        let egress = Attachment::present(&folder, Direction::Egress);
+        // By tcx and by clsact both: only after a change between the two.
+        if egress.len() > 1 {
+            let unused =
+                if now.attachment == Attachment::Clsact { Attachment::Tcx } else { Attachment::Clsact };
+            let pin = unused.pin(&folder, Direction::Egress);
+            attach::remove(interface, &pin, unused, Direction::Egress)?;
+        }
+    }
+    for index in pins.interfaces() {
+        if !targets.iter().any(|interface| interface.index == index) {
+            detach_interface(pins, index)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the folders of interfaces on which nothing is attached: an apply that failed has made them.
+fn forget_unused(pins: &Pins) {
+    for index in pins.interfaces() {
+        let folder = pins.interface(index);
+        let attached = [Direction::Ingress, Direction::Egress]
+            .iter()
+            .any(|direction| !Attachment::present(&folder, *direction).is_empty());
+        if !attached && let Err(error) = remove(&folder) {
+            log::warn!("{error}");
+        }
+    }
+}
+
+/// Ends enforcement on one interface and forgets its counters.
+pub(super) fn detach_interface(pins: &Pins, index: u32) -> Result<(), DataplaneError> {
+    let folder = pins.interface(index);
+    // The links and filters of an interface that is gone are gone with it.
+    if let Some(name) = interfaces::name_of(index) {
+        let interface = HostInterface { name, index };
+        for direction in [Direction::Ingress, Direction::Egress] {
+            for attachment in Attachment::present(&folder, direction) {
+                attach::remove(&interface, &attachment.pin(&folder, direction), attachment, direction)?;
+            }
+        }
+    }
+    remove(&folder)
+}

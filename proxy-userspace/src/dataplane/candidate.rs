@@ -1,0 +1,171 @@
+//! A candidate: a policy's tables and verified programs in the kernel, not yet on any hook.
+//!
+//! `apply` makes one, tests it and puts it to work. The tables exist once and are shared by the programs of all
+//! interfaces; what differs between interfaces is the row of the decision table that they begin at, and their counters.
+
+use std::os::unix::ffi::OsStrExt;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use aya::Ebpf;
+use aya::maps::{Array, Map};
+use proxy_common::abi::label::{Label, PATH_LEN, RULE_WORDS};
+use proxy_common::abi::limit::Bucket;
+use proxy_common::abi::settings::Settings;
+
+use super::error::{Context, DataplaneError, missing};
+use super::interfaces::HostInterface;
+use super::memory::fill;
+use super::object::Plan;
+use super::pins::{COUNTERS, Pins, Staging, TABLES};
+use super::shared::Shared;
+use crate::policy::Policy;
+use crate::policy::compile::{Compiled, CompiledTables};
+
+/// One policy's tables in the kernel.
+#[derive(Debug)]
+pub struct Candidate<'a> {
+    pins: &'a Pins,
+    staging: Staging,
+    compiled: &'a Compiled,
+    hash_keys: [u64; 3],
+    clock: crate::policy::compile::Clock,
+}
+
+impl<'a> Candidate<'a> {
+    /// Makes and fills the tables.
+    ///
+    /// # Errors
+    /// If the kernel has no memory for them.
+    pub fn build(
+        pins: &'a Pins,
+        shared: &Shared,
+        policy: &Policy,
+        compiled: &'a Compiled,
+    ) -> Result<Self, DataplaneError> {
+        let staging = pins.stage()?;
+        let (hash_keys, clock) = (shared.hash_keys, shared.clock);
+        let candidate = Self { pins, staging, compiled, hash_keys, clock };
+        // The first load makes the tables; those of the programs find them by their pins.
+        let mut ebpf = candidate.plan(Plan::new().sharing(pins)).load()?;
+        candidate.fill(&mut ebpf)?;
+        candidate.label(&mut ebpf, policy)?;
+        Ok(candidate)
+    }
+
+    /// A load for the programs of an interface: `nth` of the compiled policy's. They share the state of those in force.
+    ///
+    /// # Errors
+    /// If the kernel refuses a map.
+    pub fn load(&self, nth: usize, interface: &HostInterface) -> Result<Ebpf, DataplaneError> {
+        let folder = self.pins.make_interface(interface.index)?;
+        let plan = Plan::new().sharing(self.pins).pinned(COUNTERS, folder.join(COUNTERS));
+        self.plan(plan).settings(self.settings(nth)).load()
+    }
+
+    /// The same with state of its own: what is tried on it leaves no trace in counters, limits and flows.
+    ///
+    /// # Errors
+    /// If the kernel refuses a map.
+    pub fn load_private(&self, nth: usize) -> Result<Ebpf, DataplaneError> {
+        self.plan(Plan::new()).settings(self.settings(nth)).load()
+    }
+
+    fn settings(&self, nth: usize) -> Settings {
+        self.compiled.settings(nth, self.clock, self.hash_keys)
+    }
+
+    fn plan(&self, plan: Plan) -> Plan {
+        let CompiledTables { nodes, entries, decisions, buckets, .. } = &self.compiled.tables;
+        let plan = TABLES.iter().fold(plan, |plan, name| plan.pinned(name, self.staging.table(name)));
+        plan.sized("NODES", nodes.len())
+            .sized("ENTRIES", entries.len().div_ceil(2))
+            .sized("DECISIONS", decisions.len())
+            .sized("BUCKETS", buckets.len())
+    }
+
+    fn fill(&self, ebpf: &mut Ebpf) -> Result<(), DataplaneError> {
+        let CompiledTables { root, nodes, entries, ports, decisions, buckets } = &self.compiled.tables;
+        array(ebpf, "ROOT", &packed(root, 32))?;
+        array(ebpf, "NODES", nodes)?;
+        array(ebpf, "ENTRIES", &packed(entries, 32))?;
+        array(ebpf, "PORTS", &packed(ports, 16))?;
+        array(ebpf, "DECISIONS", decisions)?;
+        // Not mappable, so that the verifier may know it: a few dozen elements, one by one.
+        let map = ebpf.map_mut("BUCKETS").ok_or_else(|| missing("BUCKETS"))?;
+        let mut map: Array<_, Bucket> = Array::try_from(map).context(|| "BUCKETS")?;
+        for (index, bucket) in (0..).zip(buckets) {
+            map.set(index, bucket, 0).context(|| "writing BUCKETS")?;
+        }
+        Ok(())
+    }
+
+    fn label(&self, ebpf: &mut Ebpf, policy: &Policy) -> Result<(), DataplaneError> {
+        let map = ebpf.map_mut("LABEL").ok_or_else(|| missing("LABEL"))?;
+        let mut map: Array<_, Label> = Array::try_from(map).context(|| "LABEL")?;
+        let label = self.describe(policy);
+        map.set(0, label, 0).context(|| "writing LABEL")
+    }
+
+    fn describe(&self, policy: &Policy) -> Label {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let path = std::path::absolute(&policy.path).unwrap_or_else(|_| policy.path.clone());
+        let path = path.as_os_str().as_bytes();
+        let mut label = Label {
+            applied_unix_ns: u64::try_from(now.as_nanos()).unwrap_or(u64::MAX),
+            plumbing: self.settings(0).plumbing,
+            path_len: path.len().min(PATH_LEN) as u32,
+            hash: bytes_of_hash(&policy.hash),
+            rules: [0; RULE_WORDS],
+            path: [0; PATH_LEN],
+        };
+        for (to, from) in label.path.iter_mut().zip(path) {
+            *to = *from;
+        }
+        for rule in &self.compiled.rules {
+            label.add_rule(rule.id);
+        }
+        label
+    }
+}
+
+/// Fills a table that is made for it.
+fn array<T: aya::Pod>(ebpf: &Ebpf, name: &str, elements: &[T]) -> Result<(), DataplaneError> {
+    match ebpf.map(name) {
+        Some(Map::Array(map)) => fill(map, name, elements),
+        _ => Err(missing(name)),
+    }
+}
+
+/// Numbers of `bits` bits side by side in words of 64, the first lowest: how the programs read them.
+fn packed<T: Copy + Into<u64>>(numbers: &[T], bits: usize) -> Vec<u64> {
+    let words = numbers.chunks(64 / bits);
+    words.map(|chunk| chunk.iter().rev().fold(0, |word, number| (word << bits) | (*number).into())).collect()
+}
+
+/// The bytes of a hexadecimal number; what is no digit counts as zero.
+fn bytes_of_hash(hash: &str) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    let digits = hash.bytes().map(|digit| char::from(digit).to_digit(16).unwrap_or(0) as u8);
+    for (nth, digit) in digits.take(64).enumerate() {
+        bytes[nth / 2] = bytes[nth / 2] << 4 | digit;
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_packed_lowest_first() {
+        assert_eq!(packed(&[1u16, 2, 3, 4, 5], 16), [0x0004_0003_0002_0001, 5]);
+        assert_eq!(packed(&[1u32, 2, 3], 32), [0x2_0000_0001, 3]);
+        assert!(packed::<u32>(&[], 32).is_empty());
+    }
+
+    #[test]
+    fn a_hash_keeps_its_digits() {
+        let bytes = bytes_of_hash("0aff10");
+        assert_eq!(bytes[..4], [0x0a, 0xff, 0x10, 0]);
+    }
+}

@@ -1,0 +1,65 @@
+//! Fills arrays of an instance at once, through shared memory instead of one system call an element.
+
+use std::num::NonZeroUsize;
+use std::os::fd::AsFd;
+use std::ptr::{copy_nonoverlapping, write_bytes};
+
+use aya::Pod;
+use aya::maps::MapData;
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+
+use super::error::{Context, DataplaneError, missing};
+
+/// Writes `elements` to the beginning of an array map that was made with `BPF_F_MMAPABLE` (Linux 5.5). The size of an
+/// element must be a multiple of eight bytes, as it is in the kernel's memory.
+///
+/// # Errors
+/// If they do not fit, or the kernel refuses the mapping.
+pub fn fill<T: Pod>(map: &MapData, name: &str, elements: &[T]) -> Result<(), DataplaneError> {
+    const { assert!(size_of::<T>().is_multiple_of(8)) };
+    let info = map.info().context(|| name.to_owned())?;
+    let room = info.value_size() as usize * info.max_entries() as usize;
+    let bytes = size_of_val(elements);
+    let Some(length) = NonZeroUsize::new(room).filter(|_| bytes <= room) else {
+        return Err(missing(format!("room for {bytes} bytes in {name}, which has {room}")));
+    };
+    if bytes == 0 {
+        return Ok(());
+    }
+    with_mapping(map, name, length, |memory| {
+        // SAFETY: `bytes` are readable at `elements`, and writable in the mapping, as checked above; the two do not
+        // overlap.
+        unsafe { copy_nonoverlapping(elements.as_ptr().cast::<u8>(), memory, bytes) };
+    })
+}
+
+/// Sets all elements of such an array to zero.
+///
+/// # Errors
+/// If the kernel refuses the mapping.
+pub fn clear(map: &MapData, name: &str) -> Result<(), DataplaneError> {
+    let info = map.info().context(|| name.to_owned())?;
+    let room = info.value_size() as usize * info.max_entries() as usize;
+    let Some(length) = NonZeroUsize::new(room) else { return Ok(()) };
+    with_mapping(map, name, length, |memory| {
+        // SAFETY: the mapping is `room` bytes long and writable, and zero bytes are a value of every map.
+        unsafe { write_bytes(memory, 0, room) };
+    })
+}
+
+/// Maps the values of an array for as long as `work` takes.
+fn with_mapping(
+    map: &MapData,
+    name: &str,
+    length: NonZeroUsize,
+    work: impl FnOnce(*mut u8),
+) -> Result<(), DataplaneError> {
+    let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+    // SAFETY: a fresh shared mapping at an address of the kernel's choice, as long as the map's values; nothing else in
+    // this process refers to it.
+    let memory = unsafe { mmap(None, length, access, MapFlags::MAP_SHARED, map.fd().as_fd(), 0) }
+        .context(|| format!("mapping {name}"))?;
+    work(memory.as_ptr().cast());
+    // SAFETY: exactly what was mapped; no reference into it is left.
+    unsafe { munmap(memory, length.get()) }.context(|| format!("unmapping {name}"))
+}

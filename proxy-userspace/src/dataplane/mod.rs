@@ -1,0 +1,37 @@
+//! The policy in the kernel: loading, attaching, replacing, counting, and taking away.
+//!
+//! ```text
+//! apply ── candidate ── object (maps, verification)
+//!   │          └─────── memory (fills tables)
+//!   ├── selftest (the policy's own tests, on the candidate)
+//!   ├── attach ── hook (atomic replacement, undo)
+//!   └── shared (state that outlives policies), pins (where it all is)
+//! live, counters: what is enforced and what it has counted, read from the kernel alone
+//! ```
+//!
+//! Nothing here parses a policy, and no process has to stay alive for enforcement to go on.
+
+mod apply;
+mod attach;
+mod candidate;
+mod counters;
+mod detach;
+mod error;
+mod hook;
+mod interfaces;
+mod live;
+mod memory;
+mod object;
+mod pins;
+mod selftest;
+mod shared;
+
+pub use apply::{Applied, AppliedInterface, apply};
+pub use counters::{Count, read as read_counters};
+pub use detach::detach;
+pub use error::DataplaneError;
+pub use hook::Attachment;
+pub use interfaces::{HostInterface, all as host_interfaces};
+pub use live::{Enforced, enforced};
+pub use pins::Pins;
+pub use shared::{Shared, read_rules};

@@ -1,0 +1,101 @@
+//! The kernel programs that this binary carries, and how they are loaded: which map is shared with whom.
+
+use std::path::PathBuf;
+
+use aya::programs::{SchedClassifier, Xdp};
+use aya::{Ebpf, EbpfLoader};
+use proxy_common::abi::settings::Settings;
+
+use super::error::{Context, DataplaneError, missing};
+use super::pins::{Pins, SHARED_MAPS};
+
+/// `target/bpf/tollgate.o`, as `build.rs` found it.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("TOLLGATE_BPF_OBJECT"));
+
+/// Judges packets at an interface's XDP hook.
+pub const XDP_INGRESS: &str = "xdp_ingress";
+/// Judges packets at an interface's TC ingress hook.
+pub const TC_INGRESS: &str = "tc_ingress";
+/// Records the flows that this host begins.
+pub const TC_EGRESS: &str = "tc_egress";
+/// Reads the clocks.
+pub const PROBE: &str = "probe";
+
+/// What a load of the object uses that exists elsewhere, and what it makes in other sizes.
+#[derive(Debug, Default)]
+pub struct Plan {
+    pins: Vec<(&'static str, PathBuf)>,
+    sizes: Vec<(&'static str, u32)>,
+    settings: Option<Settings>,
+}
+
+impl Plan {
+    /// Everything of its own.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Uses the maps that outlive policies; makes and pins those that do not exist.
+    pub fn sharing(mut self, pins: &Pins) -> Self {
+        self.pins.extend(SHARED_MAPS.map(|name| (name, pins.shared_map(name))));
+        self
+    }
+
+    /// Uses the map that is pinned at `path`; makes and pins it if there is none.
+    pub fn pinned(mut self, name: &'static str, path: PathBuf) -> Self {
+        self.pins.push((name, path));
+        self
+    }
+
+    /// Makes a map with so many elements, at least one.
+    pub fn sized(mut self, name: &'static str, elements: usize) -> Self {
+        self.sizes.push((name, u32::try_from(elements).unwrap_or(u32::MAX).max(1)));
+        self
+    }
+
+    /// The instance's constants.
+    pub const fn settings(mut self, settings: Settings) -> Self {
+        self.settings = Some(settings);
+        self
+    }
+
+    /// Makes the maps. No program is in the kernel yet: see [`xdp`] and [`classifier`].
+    ///
+    /// # Errors
+    /// If the kernel refuses a map; without the capabilities BPF, NET_ADMIN and PERFMON it refuses all.
+    pub fn load(&self) -> Result<Ebpf, DataplaneError> {
+        let mut loader = EbpfLoader::new();
+        for (name, path) in &self.pins {
+            loader.map_pin_path(name, path.as_path());
+        }
+        for (name, elements) in &self.sizes {
+            loader.map_max_entries(name, *elements);
+        }
+        if let Some(settings) = &self.settings {
+            loader.override_global("SETTINGS", settings, true);
+        }
+        loader.load(OBJECT).context(|| "loading the kernel programs' maps (this needs root)")
+    }
+}
+
+/// Loads an XDP program into the kernel, which verifies it.
+///
+/// # Errors
+/// If the verifier refuses it.
+pub fn xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, DataplaneError> {
+    let program = ebpf.program_mut(name).ok_or_else(|| missing(name))?;
+    let program: &mut Xdp = program.try_into().context(|| name.to_owned())?;
+    program.load().context(|| format!("verifying {name}"))?;
+    Ok(program)
+}
+
+/// Loads a TC program into the kernel, which verifies it.
+///
+/// # Errors
+/// If the verifier refuses it.
+pub fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, DataplaneError> {
+    let program = ebpf.program_mut(name).ok_or_else(|| missing(name))?;
+    let program: &mut SchedClassifier = program.try_into().context(|| name.to_owned())?;
+    program.load().context(|| format!("verifying {name}"))?;
+    Ok(program)
+}

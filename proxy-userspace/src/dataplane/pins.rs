@@ -1,0 +1,211 @@
+//! Where everything is pinned: the layout of the folder that `--bpffs` names.
+//!
+//! ```text
+//! <bpffs>/shared/<MAP>                 state that outlives a policy: IDENTITY, RULES, FLOWS, FRAGMENTS, CELLS, AYA_LOGS
+//! <bpffs>/interface-<index>/COUNTERS   an interface's counters
+//! <bpffs>/interface-<index>/<hook>     what is attached there, named after hook and mode (see `hook`)
+//! <bpffs>/staging-<pid>/<MAP>          tables of a candidate until its programs hold them
+//! ```
+//!
+//! Interfaces go by index: a renamed one stays enforced, and names may have dots, which this file system refuses.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MsFlags, mount};
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+
+use super::error::{Context, DataplaneError, at};
+
+/// Where the kernel's BPF file system usually is.
+const USUAL_MOUNT: &str = "/sys/fs/bpf";
+const SHARED: &str = "shared";
+const INTERFACE: &str = "interface-";
+const STAGING: &str = "staging-";
+
+/// Maps in `shared`.
+pub const SHARED_MAPS: [&str; 6] = ["IDENTITY", "RULES", "FLOWS", "FRAGMENTS", "CELLS", "AYA_LOGS"];
+/// An interface's counters.
+pub const COUNTERS: &str = "COUNTERS";
+/// Maps that one instance owns, and that its interfaces have in common.
+pub const TABLES: [&str; 7] = ["ROOT", "NODES", "ENTRIES", "PORTS", "DECISIONS", "BUCKETS", "LABEL"];
+
+/// The folder of one firewall's pins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pins {
+    root: PathBuf,
+}
+
+impl Pins {
+    /// Names the folder; touches nothing.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Makes the folder, and mounts the BPF file system at its usual place if nobody has.
+    ///
+    /// # Errors
+    /// If the folder is not on a BPF file system, or can't be made.
+    pub fn prepare(&self) -> Result<(), DataplaneError> {
+        if !is_on_bpffs(&self.root) && self.root.starts_with(USUAL_MOUNT) && !is_bpffs(Path::new(USUAL_MOUNT))
+        {
+            log::info!("mounting the BPF file system at {USUAL_MOUNT}");
+            mount(Some("bpf"), USUAL_MOUNT, Some("bpf"), MsFlags::empty(), None::<&str>)
+                .context(|| format!("mounting the BPF file system at {USUAL_MOUNT}"))?;
+        }
+        if !is_on_bpffs(&self.root) {
+            return Err(DataplaneError::NoBpfFs(self.root.clone()));
+        }
+        make(&self.shared())
+    }
+
+    /// The folder of the maps that outlive a policy.
+    pub fn shared(&self) -> PathBuf {
+        self.root.join(SHARED)
+    }
+
+    /// One of them.
+    pub fn shared_map(&self, name: &str) -> PathBuf {
+        self.shared().join(name)
+    }
+
+    /// The folder of an interface.
+    pub fn interface(&self, index: u32) -> PathBuf {
+        self.root.join(format!("{INTERFACE}{index}"))
+    }
+
+    /// Makes and names the folder of an interface.
+    ///
+    /// # Errors
+    /// If it can't be made.
+    pub fn make_interface(&self, index: u32) -> Result<PathBuf, DataplaneError> {
+        let folder = self.interface(index);
+        make(&folder)?;
+        Ok(folder)
+    }
+
+    /// Indices of the interfaces that have a folder, in order.
+    pub fn interfaces(&self) -> Vec<u32> {
+        let entries = fs::read_dir(&self.root).into_iter().flatten().flatten();
+        let mut indices: Vec<u32> = entries
+            .filter_map(|entry| entry.file_name().to_str()?.strip_prefix(INTERFACE)?.parse().ok())
+            .collect();
+        indices.sort_unstable();
+        indices
+    }
+
+    /// Makes a folder for the tables of a candidate. What earlier candidates have left is removed: only one apply runs
+    /// at a time (see `control::lock`).
+    ///
+    /// # Errors
+    /// If it can't be made.
+    pub fn stage(&self) -> Result<Staging, DataplaneError> {
+        for entry in fs::read_dir(&self.root).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(STAGING) {
+                remove(&entry.path())?;
+            }
+        }
+        let folder = self.root.join(format!("{STAGING}{}", std::process::id()));
+        make(&folder)?;
+        Ok(Staging { folder })
+    }
+
+    /// Removes the whole folder, and with it whatever only the pins kept alive.
+    ///
+    /// # Errors
+    /// If something can't be removed.
+    pub fn remove_all(&self) -> Result<(), DataplaneError> {
+        remove(&self.root)
+    }
+}
+
+/// The folder of a candidate's tables; dropping it unpins them, and they live on in the programs that use them.
+#[derive(Debug)]
+pub struct Staging {
+    folder: PathBuf,
+}
+
+impl Staging {
+    /// Where a table is pinned meanwhile.
+    pub fn table(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if let Err(error) = remove(&self.folder) {
+            log::warn!("{error}");
+        }
+    }
+}
+
+/// Removes a folder and what it holds; none is fine too.
+pub(super) fn remove(folder: &Path) -> Result<(), DataplaneError> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).context(at(folder)),
+        _ => Ok(()),
+    }
+}
+
+/// Removes a pin; none is fine too.
+pub(super) fn unpin(path: &Path) -> Result<(), DataplaneError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).context(at(path)),
+        _ => Ok(()),
+    }
+}
+
+fn make(folder: &Path) -> Result<(), DataplaneError> {
+    fs::create_dir_all(folder).context(at(folder))
+}
+
+/// True if the path, or its nearest ancestor that exists, is on a BPF file system.
+fn is_on_bpffs(path: &Path) -> bool {
+    path.ancestors().find(|ancestor| ancestor.exists()).is_some_and(is_bpffs)
+}
+
+fn is_bpffs(path: &Path) -> bool {
+    statfs(path).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_file_system_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let pins = Pins::new(folder.path().join("pins"));
+        assert!(matches!(pins.prepare(), Err(DataplaneError::NoBpfFs(_))));
+        assert!(!pins.root().exists());
+    }
+
+    #[test]
+    fn interfaces_are_found_by_their_folders() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let pins = Pins::new(folder.path());
+        for name in ["interface-12", "interface-3", "interface-x", "shared"] {
+            fs::create_dir(folder.path().join(name)).expect("a folder");
+        }
+        assert_eq!(pins.interfaces(), [3, 12]);
+        assert_eq!(pins.interface(3), folder.path().join("interface-3"));
+    }
+
+    #[test]
+    fn a_staging_folder_replaces_older_ones_and_goes_away() {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::create_dir(folder.path().join("staging-1")).expect("a folder");
+        let staging = Pins::new(folder.path()).stage().expect("a staging folder");
+        assert!(staging.table("ROOT").parent().is_some_and(Path::exists));
+        assert!(!folder.path().join("staging-1").exists());
+        drop(staging);
+        assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 0);
+    }
+}

@@ -1,0 +1,4 @@
+//! What the kernel has counted and enforces, made ready for people and programs. Called by the commands.
+
+pub mod stats;
+pub mod status;

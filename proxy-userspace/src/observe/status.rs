@@ -1,0 +1,106 @@
+//! What is enforced where, by which hook, since when. Called by `tollgate status`.
+
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use proxy_common::abi::settings::{
+    PLUMBING_DHCP, PLUMBING_DHCPV6, PLUMBING_MDNS, PLUMBING_MEMBERSHIP, PLUMBING_PING, PLUMBING_RA,
+};
+use serde::Serialize;
+
+use crate::control::{lock, server};
+use crate::dataplane::{DataplaneError, Enforced, Pins, enforced};
+
+/// What passes without being a service and can't be turned off.
+const ALWAYS: [&str; 3] = ["arp", "link-control", "neighbour-discovery"];
+/// What a policy can turn off.
+const SWITCHED: [(u32, &str); 6] = [
+    (PLUMBING_RA, "router-advertisements"),
+    (PLUMBING_DHCP, "dhcp"),
+    (PLUMBING_DHCPV6, "dhcpv6"),
+    (PLUMBING_MEMBERSHIP, "multicast-membership"),
+    (PLUMBING_MDNS, "mdns"),
+    (PLUMBING_PING, "ping"),
+];
+
+/// The whole of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Status {
+    /// True if a policy is enforced anywhere.
+    pub enforcing: bool,
+    /// The policy, if one is.
+    pub policy: Option<PolicyStatus>,
+    /// Where.
+    pub interfaces: Vec<InterfaceStatus>,
+    /// What passes without being a service.
+    pub plumbing: Vec<&'static str>,
+    /// The daemon. Enforcement does not need it.
+    pub daemon: DaemonStatus,
+}
+
+/// The policy in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PolicyStatus {
+    /// Its file.
+    pub file: PathBuf,
+    /// SHA-256 of the file and its lists.
+    pub hash: String,
+    /// When it was applied, RFC 3339.
+    pub since: String,
+}
+
+/// An interface that is enforced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct InterfaceStatus {
+    /// Its name.
+    pub name: String,
+    /// Its index.
+    pub index: u32,
+    /// `xdp` or `tc`.
+    pub hook: &'static str,
+    /// `native`, `generic`, `tcx` or `clsact`.
+    pub mode: &'static str,
+    /// The policy in force here: the same everywhere, unless an apply was cut short.
+    pub policy: PolicyStatus,
+}
+
+/// The daemon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DaemonStatus {
+    /// True if one runs for this run directory.
+    pub running: bool,
+    /// Where it listens.
+    pub socket: PathBuf,
+}
+
+/// Looks at everything.
+///
+/// # Errors
+/// If what is pinned can't be read.
+pub fn read(pins: &Pins, run_dir: &Path) -> Result<Status, DataplaneError> {
+    let enforced = enforced(pins)?;
+    let switched = enforced.first().map_or(0, |first| first.label.plumbing);
+    let on = SWITCHED.iter().filter(|(bit, _)| switched & bit != 0).map(|(_, name)| *name);
+    Ok(Status {
+        enforcing: !enforced.is_empty(),
+        policy: enforced.first().map(policy),
+        plumbing: if enforced.is_empty() { Vec::new() } else { ALWAYS.into_iter().chain(on).collect() },
+        interfaces: enforced.iter().map(interface).collect(),
+        daemon: DaemonStatus { running: lock::daemon_runs(run_dir), socket: server::socket(run_dir) },
+    })
+}
+
+fn interface(enforced: &Enforced) -> InterfaceStatus {
+    InterfaceStatus {
+        name: enforced.interface.name.clone(),
+        index: enforced.interface.index,
+        hook: enforced.attachment.hook(),
+        mode: enforced.attachment.mode(),
+        policy: policy(enforced),
+    }
+}
+
+fn policy(enforced: &Enforced) -> PolicyStatus {
+    let since = Timestamp::from_nanosecond(i128::from(enforced.label.applied_unix_ns)).unwrap_or_default();
+    PolicyStatus { file: enforced.policy(), hash: enforced.hash(), since: since.to_string() }
+}

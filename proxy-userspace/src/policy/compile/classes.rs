@@ -1,0 +1,204 @@
+//! From sets of zones to source classes, and the table of decisions.
+//!
+//! Called by [`super::compile`]. Two sources are of one class if every decision on them is the same, on every
+//! interface and port: so the table has a row for each *treatment*, however many zones and lists there are.
+
+use std::collections::HashMap;
+
+use proxy_common::abi::counter::RULE_DEFAULT;
+use proxy_common::abi::decision::{Decision, FINAL, REPLIES};
+use proxy_common::abi::reason::Reason;
+
+use super::contexts::Context;
+use super::runs::{Run, put};
+use super::zoneset::{INVALID, Pool, SetId, ZoneSet};
+use super::{CompileError, MOST_DECISIONS};
+use crate::policy::model::{DefaultAction, Service};
+
+/// What the table says of one service.
+pub(super) struct ServiceRule {
+    /// Rule id.
+    pub(super) id: u16,
+    /// First of its buckets.
+    pub(super) first_bucket: u16,
+    /// How many; 0: not limited.
+    pub(super) buckets: u8,
+}
+
+/// How a context takes a source, before any port is looked at. In the order in which they are asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Standing {
+    Invalid,
+    Spoofed,
+    Denied,
+    Open,
+}
+
+/// How a service takes a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Answer {
+    Denied,
+    Allowed,
+    Refused,
+}
+
+/// What sets a source class apart: where it stands in each context, and the answer of each different pair of
+/// `allow` and `deny`. No answers where no context lets it get as far as a service.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Treatment {
+    standings: Vec<Standing>,
+    answers: Vec<Answer>,
+}
+
+/// Gives sets of zones their classes.
+pub(super) struct Classes<'a> {
+    contexts: &'a [Context],
+    /// The different pairs of `allow` and `deny`.
+    audiences: Vec<(ZoneSet, ZoneSet)>,
+    /// Which of them each service has.
+    audience_of: Vec<usize>,
+    treatments: Vec<Treatment>,
+    ids: HashMap<Treatment, u32>,
+    of_set: Vec<Option<u32>>,
+}
+
+impl<'a> Classes<'a> {
+    pub(super) fn new(contexts: &'a [Context], services: &[Service]) -> Self {
+        let mut audiences: Vec<(ZoneSet, ZoneSet)> = Vec::new();
+        let mut known = HashMap::new();
+        let mut audience_of = Vec::with_capacity(services.len());
+        for service in services {
+            let audience = (ZoneSet::of(&service.allow), ZoneSet::of(&service.deny));
+            audience_of.push(*known.entry(audience).or_insert_with(|| {
+                audiences.push(audience);
+                audiences.len() - 1
+            }));
+        }
+        Self {
+            contexts,
+            audiences,
+            audience_of,
+            treatments: Vec::new(),
+            ids: HashMap::new(),
+            of_set: Vec::new(),
+        }
+    }
+
+    /// Puts classes in the place of sets; neighbours of one class become one run.
+    pub(super) fn classify(&mut self, runs: &[Run], pool: &Pool) -> Result<Vec<Run>, CompileError> {
+        self.of_set.resize(pool.sets().len(), None);
+        let mut classed = Vec::with_capacity(runs.len());
+        for run in runs {
+            put(&mut classed, run.start, self.class_of(run.value, pool)?);
+        }
+        Ok(classed)
+    }
+
+    fn class_of(&mut self, id: SetId, pool: &Pool) -> Result<u32, CompileError> {
+        let at = id as usize;
+        if let Some(class) = self.of_set[at] {
+            return Ok(class);
+        }
+        let treatment = self.treatment(&pool.sets()[at]);
+        let class = match self.ids.get(&treatment) {
+            Some(known) => *known,
+            None => {
+                let class = self.treatments.len() as u32;
+                self.treatments.push(treatment.clone());
+                self.ids.insert(treatment, class);
+                self.check_size()?;
+                class
+            }
+        };
+        self.of_set[at] = Some(class);
+        Ok(class)
+    }
+
+    fn treatment(&self, zones: &ZoneSet) -> Treatment {
+        let standing = |context: &Context| {
+            if zones.has(INVALID) {
+                Standing::Invalid
+            } else if zones.meets(&context.spoofed) {
+                Standing::Spoofed
+            } else if zones.meets(&context.denied) {
+                Standing::Denied
+            } else {
+                Standing::Open
+            }
+        };
+        let standings: Vec<Standing> = self.contexts.iter().map(standing).collect();
+        let answer = |(allow, deny): &(ZoneSet, ZoneSet)| {
+            if zones.meets(deny) {
+                Answer::Denied
+            } else if zones.meets(allow) {
+                Answer::Allowed
+            } else {
+                Answer::Refused
+            }
+        };
+        let heard = standings.contains(&Standing::Open);
+        let answers = if heard { self.audiences.iter().map(answer).collect() } else { Vec::new() };
+        Treatment { standings, answers }
+    }
+
+    /// Source classes so far.
+    pub(super) fn count(&self) -> u32 {
+        self.treatments.len() as u32
+    }
+
+    /// Class 0 is what is no service, then one for each service.
+    pub(super) fn port_classes(&self) -> u32 {
+        self.audience_of.len() as u32 + 1
+    }
+
+    fn check_size(&self) -> Result<(), CompileError> {
+        let source_classes = u64::from(self.count());
+        let port_classes = u64::from(self.port_classes());
+        let contexts = self.contexts.len() as u64;
+        match source_classes.checked_mul(port_classes).and_then(|cells| cells.checked_mul(contexts)) {
+            Some(cells) if cells <= MOST_DECISIONS => Ok(()),
+            _ => Err(CompileError::TooManyDecisions { source_classes, port_classes, contexts }),
+        }
+    }
+
+    /// The table: for each context a block with a row for each class. `rules` are those of the services.
+    pub(super) fn decisions(&self, rules: &[ServiceRule]) -> Vec<Decision> {
+        let cells = self.contexts.len() * self.treatments.len() * (rules.len() + 1);
+        let mut table = Vec::with_capacity(cells);
+        for (nth, context) in self.contexts.iter().enumerate() {
+            for treatment in &self.treatments {
+                let fixed = match treatment.standings[nth] {
+                    Standing::Invalid => Some(Reason::SourceInvalid),
+                    Standing::Spoofed => Some(Reason::SourceSpoofed),
+                    Standing::Denied => Some(Reason::SourceDenied),
+                    Standing::Open => None,
+                };
+                if let Some(reason) = fixed {
+                    let cell = cell(RULE_DEFAULT, reason, FINAL);
+                    table.extend(std::iter::repeat_n(cell, rules.len() + 1));
+                    continue;
+                }
+                table.push(match context.default {
+                    DefaultAction::Drop => cell(RULE_DEFAULT, Reason::NoService, REPLIES),
+                    DefaultAction::Accept => cell(RULE_DEFAULT, Reason::DefaultAccept, 0),
+                });
+                table.extend(rules.iter().zip(&self.audience_of).map(|(rule, audience)| {
+                    match treatment.answers[*audience] {
+                        Answer::Denied => cell(rule.id, Reason::ServiceDenied, REPLIES),
+                        Answer::Refused => cell(rule.id, Reason::ServiceRefused, REPLIES),
+                        Answer::Allowed => Decision {
+                            first_bucket: rule.first_bucket,
+                            buckets: rule.buckets,
+                            ..cell(rule.id, Reason::ServiceAllowed, 0)
+                        },
+                    }
+                }));
+            }
+        }
+        table
+    }
+}
+
+fn cell(rule: u16, reason: Reason, flags: u8) -> Decision {
+    Decision { rule, reason: reason as u8, flags, first_bucket: 0, buckets: 0, _pad: 0 }
+}

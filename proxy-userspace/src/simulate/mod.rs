@@ -1,0 +1,76 @@
+//! The engine on the host: the kernel's decisions on frames in memory, without root and without a kernel.
+//!
+//! Used by `check` to run a policy's own tests, and by tests that compare it with the kernel program and with the
+//! meaning of the policy. What the kernel does differently: its tables of flows and fragments forget the least
+//! recently used when they are full; these never forget.
+//!
+//! The policy's tests come apart in three, so that the loader can run the same frames through the program in the
+//! kernel: [`test_packets`] makes them, [`run_tests`] runs them here, [`TestReport`] says what came out.
+
+mod tables;
+mod testframe;
+mod testreport;
+mod testrun;
+
+pub use tables::{HostLine, HostTables};
+pub use testframe::{FrameError, frame};
+pub use testreport::{TestReport, TestResult};
+pub use testrun::{TestError, TestPacket, check, run_tests, test_interfaces, test_packets};
+
+use proxy_common::abi::settings::Settings;
+use proxy_common::engine::{self, Outcome};
+use proxy_common::packet::Slice;
+
+use crate::policy::compile::{Clock, Compiled, CompiledTables};
+
+/// The clock of a simulation is the one it is told; the instance reads nanoseconds.
+const CLOCK: Clock = Clock { coarse: false, tick_ns: 0, tick_offset_ns: 0 };
+/// Keys of the limiter's hash. The kernel's are random; these are fixed, so that a run can be repeated.
+const HASH_KEYS: [u64; 3] = [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344, 0xa409_3822_299f_31d0];
+
+/// A host that enforces a policy: its tables, and what it remembers.
+#[derive(Debug)]
+pub struct Simulation<'a> {
+    tables: HostTables<'a>,
+}
+
+impl<'a> Simulation<'a> {
+    /// A host that has seen no packet yet, at one of its interfaces.
+    ///
+    /// # Panics
+    /// If `interface` is not an index in [`Compiled::interfaces`].
+    pub fn new(compiled: &'a Compiled, interface: usize) -> Self {
+        Self::with_settings(&compiled.tables, compiled.settings(interface, CLOCK, HASH_KEYS))
+    }
+
+    /// The same with given constants. Which clock they name is of no account.
+    pub fn with_settings(tables: &'a CompiledTables, settings: Settings) -> Self {
+        Self { tables: HostTables::new(tables, settings) }
+    }
+
+    /// Goes over to another interface of the policy, or to another policy, and forgets nothing.
+    ///
+    /// # Panics
+    /// If `interface` is not an index in [`Compiled::interfaces`].
+    pub fn go_on_with(&mut self, compiled: &'a Compiled, interface: usize) {
+        let keys = self.tables.settings().hash_keys;
+        self.tables.replace(&compiled.tables, compiled.settings(interface, CLOCK, keys));
+    }
+
+    /// Judges a frame that arrives at `now_ns`.
+    pub fn ingress(&mut self, frame: &[u8], now_ns: u64) -> Outcome {
+        self.tables.set_now_ns(now_ns);
+        engine::ingress(&Slice(frame), &self.tables)
+    }
+
+    /// Takes note of a frame that the host sends at `now_ns`.
+    pub fn egress(&mut self, frame: &[u8], now_ns: u64) {
+        self.tables.set_now_ns(now_ns);
+        engine::egress(&Slice(frame), &self.tables);
+    }
+
+    /// Forgets flows, fragments and what sources owe.
+    pub fn reset(&mut self) {
+        self.tables.reset();
+    }
+}

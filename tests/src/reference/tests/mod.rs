@@ -1,0 +1,8 @@
+//! What the page and the RFCs say, asked of the reference itself.
+
+mod build;
+mod flows;
+mod fragments;
+mod frames;
+mod limits;
+mod policies;
