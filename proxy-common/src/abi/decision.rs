@@ -3,7 +3,7 @@
 //! Written by the policy compiler, read once a packet by the engine. Index:
 //! `(interface × source classes + source class) × port classes + port class`.
 
-/// [`Decision::flags`]: look for a flow that this host began before refusing.
+/// [`Decision::flags`]: no service allows it: look for a flow that this host began first.
 pub const REPLIES: u8 = 1;
 /// [`Decision::flags`]: whatever the packet is; plumbing does not soften it (invalid, spoofed, denied sources).
 pub const FINAL: u8 = 2;

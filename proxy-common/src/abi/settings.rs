@@ -16,6 +16,13 @@ pub const PLUMBING_MDNS: u32 = 16;
 /// [`Settings::plumbing`]: echo requests pass.
 pub const PLUMBING_PING: u32 = 32;
 
+/// [`Settings::clock`]: `bpf_ktime_get_ns`.
+pub const CLOCK_EXACT: u32 = 0;
+/// [`Settings::clock`]: `bpf_jiffies64` × `tick_ns` + `tick_offset_ns`.
+pub const CLOCK_TICKS: u32 = 1;
+/// [`Settings::clock`]: what the `GIVEN_TIME` map says, for programs that are tried and never attached.
+pub const CLOCK_GIVEN: u32 = 2;
+
 /// The constants.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +37,8 @@ pub struct Settings {
     pub ping_first_bucket: u32,
     /// Buckets of the ping limit; 0: not limited.
     pub ping_buckets: u32,
-    /// 1: time is `bpf_jiffies64` × `tick_ns` + `tick_offset_ns`; 0: `bpf_ktime_get_ns`.
-    pub coarse_clock: u32,
+    /// `CLOCK_*`.
+    pub clock: u32,
     /// Nanoseconds in a tick.
     pub tick_ns: u64,
     /// What to add (wrapping) so that both clocks agree to a tick.

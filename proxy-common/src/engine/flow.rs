@@ -6,7 +6,7 @@
 use super::{Tables, decide};
 use crate::abi::decision::PORTS_UDP;
 use crate::abi::flow::{FlowKey, FlowValue, STATE_CLOSING, STATE_DATAGRAM, STATE_ESTABLISHED, STATE_OPENING};
-use crate::abi::reason::{Reason, Verdict};
+use crate::abi::reason::Reason;
 use crate::packet::transport::{ACK, FIN, RST, SYN};
 use crate::packet::{Fragment, PacketInfo, icmp, protocol};
 
@@ -123,7 +123,7 @@ pub(super) fn observe_egress<T: Tables>(tables: &T, p: &PacketInfo) {
     if p.protocol == protocol::UDP {
         // An answer of an open service needs no flow: the service itself lets the next question in.
         let answers = decide(tables, p.destination, p.v6, PORTS_UDP + p.source_port as u32)
-            .is_some_and(|d| matches!(Reason::from_number(d.reason).verdict(), Verdict::Pass));
+            .is_some_and(|d| matches!(Reason::from_number(d.reason), Reason::ServiceAllowed));
         if answers {
             return;
         }

@@ -11,7 +11,7 @@
 //! full bucket: at most one more burst.
 
 use super::Tables;
-use crate::abi::limit::{LINES, MAX_BUCKETS, UNIT_BYTES, UNIT_CONNECTIONS, UNIT_PACKETS, WAYS};
+use crate::abi::limit::{LINES, MAX_BUCKETS, MAX_DEPTH_NS, UNIT_BYTES, UNIT_CONNECTIONS, UNIT_PACKETS, WAYS};
 use crate::abi::reason::Reason;
 use crate::packet::transport::{ACK, SYN};
 use crate::packet::{PacketInfo, PacketView, protocol};
@@ -61,7 +61,9 @@ pub(super) fn charge<V: PacketView, T: Tables>(
         // A merged packet (GRO) deeper than the bucket empties it; it would never pass otherwise.
         let cost_ns = ((bucket.cost * tokens) >> (bucket.shift & 63)).min(bucket.depth_ns);
         let mask = if p.v6 { bucket.mask_v6 } else { bucket.mask_v4 };
-        let hash = hash(tables, p.source.hi & mask, bucket.salt ^ p.v6 as u64);
+        // Families have cells of their own, except where the mask is empty: such a bucket is for all sources together.
+        let family = (mask >> 63) & p.v6 as u64;
+        let hash = hash(tables, p.source.hi & mask, bucket.salt ^ family);
         let Some(line) = tables.line(hash as u32 & (LINES - 1)) else {
             return Some(Reason::TableFault);
         };
@@ -85,11 +87,17 @@ fn hash<T: Tables>(tables: &T, source: u64, salt: u64) -> u64 {
     h ^ (h >> 32)
 }
 
-/// What a cell owes at `now_ns`; 0 if its time has passed (or it was never used).
+/// What a cell owes at `now_ns`; 0 if its time has passed, or if it is zero: never used, or swept.
 #[inline(always)]
 const fn debt(cell: u64, now_ns: u64, max_debt_ns: u64) -> u64 {
     let ahead = (cell & TIME).wrapping_sub(now_ns) & TIME;
-    if ahead <= max_debt_ns { ahead } else { 0 }
+    if cell != 0 && ahead <= max_debt_ns { ahead } else { 0 }
+}
+
+/// True if a cell says no more than zero would: what sweeps look for. They must come more often than time wraps (78
+/// hours), because a cell that was left alone for so long looks like a debt again.
+pub const fn is_settled(cell: u64, now_ns: u64) -> bool {
+    debt(cell, now_ns, MAX_DEPTH_NS + CLOCK_SLACK_NS) == 0
 }
 
 /// Charges `cost_ns` to the cell of `hash` in its line; false if the bucket is empty.
@@ -149,7 +157,9 @@ fn search<V: PacketView, L: CellLine>(
         let ahead = (cell & TIME).wrapping_sub(now_ns) & TIME;
         // Neither ahead (0) nor a debt (beyond the deepest one): both wrap to the upper bit.
         let room = max_debt_ns.wrapping_sub(1).wrapping_sub(ahead.wrapping_sub(1) & (u64::MAX >> 1));
-        free |= (view.forget(room) >> 63) << step;
+        // Zero has never been used, whatever the time: its upper bit after this is 1.
+        let unused = !(cell | cell.wrapping_neg());
+        free |= (view.forget(room | unused) >> 63) << step;
     }
     let own = !others & (u8::MAX as u64);
     let step = if own != 0 {

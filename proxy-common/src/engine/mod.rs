@@ -2,7 +2,8 @@
 //!
 //! `proxy-ebpf` calls [`ingress`] and [`egress`] with tables over BPF maps; the daemon and the tests call them
 //! with tables in memory. The walk: parse → neighbour discovery → source class → decision (invalid, spoofed and
-//! denied sources end here) → plumbing → service and limiter → flow, only if refused → one outcome.
+//! denied sources end here) → plumbing → service and limiter → flow, unless a service allows it → one
+//! outcome.
 
 pub mod classify;
 pub mod flow;
@@ -111,9 +112,9 @@ fn judge<V: PacketView, T: Tables>(view: &V, tables: &T, p: &PacketInfo) -> Outc
     let Some(d) = decide(tables, p.source, p.v6, port_index(p)) else {
         return Outcome::plain(Reason::TableFault);
     };
-    let refused = Outcome { reason: Reason::from_number(d.reason), rule: d.rule };
+    let decided = Outcome { reason: Reason::from_number(d.reason), rule: d.rule };
     if d.flags & FINAL != 0 {
-        return refused;
+        return decided;
     }
     if p.fragment == Fragment::Later {
         return Outcome::plain(fragment::judge_later(tables, p));
@@ -123,18 +124,18 @@ fn judge<V: PacketView, T: Tables>(view: &V, tables: &T, p: &PacketInfo) -> Outc
     {
         return Outcome::plain(reason);
     }
-    if matches!(refused.verdict(), Verdict::Pass) {
+    if d.flags & REPLIES == 0 {
         if d.buckets != 0
             && let Some(over) = limiter::charge(tables, p, view, d.first_bucket as u32, d.buckets as u32)
         {
             return Outcome { reason: over, rule: d.rule };
         }
-        return refused;
+        return decided;
     }
-    if d.flags & REPLIES != 0 && flow::is_reply(tables, p) {
+    if flow::is_reply(tables, p) {
         return Outcome::plain(Reason::Reply);
     }
-    refused
+    decided
 }
 
 /// Where the packet's port or protocol stands in the port table.

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use aya_log::EbpfLogger;
 use log::Log;
@@ -16,6 +17,9 @@ use super::protocol::{Command, Enforcing, Report, Response};
 use super::server;
 use crate::dataplane::{self, Pins, Shared};
 use crate::policy;
+
+/// How often the limiter's cells are swept: far more often than their time wraps (78 hours).
+const SWEEP_PERIOD: Duration = Duration::from_secs(3600);
 
 /// A running daemon.
 #[derive(Debug)]
@@ -96,8 +100,10 @@ pub async fn run(
         Ok(logger) => drop(tokio::spawn(read_log(logger))),
         Err(error) => log::warn!("the kernel programs' log can't be read: {error}"),
     }
+    let mut housekeeping = tokio::time::interval(SWEEP_PERIOD);
     loop {
         tokio::select! {
+            _ = housekeeping.tick() => daemon.sweep().await,
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = reload.recv() => daemon.reload().await,
@@ -162,6 +168,16 @@ impl Daemon {
             }
             Err(error) if error.is_input() => Response::BadInput(error.to_string()),
             Err(error) => Response::Refused(error.to_string()),
+        }
+    }
+
+    /// Sets limiter cells that owe nothing to zero, long before their time wraps.
+    async fn sweep(self: &Arc<Self>) {
+        let pins = self.pins.clone();
+        match tokio::task::spawn_blocking(move || dataplane::sweep(&pins)).await {
+            Ok(Ok(swept)) => log::debug!("swept {swept} cells of the limiter"),
+            Ok(Err(error)) => log::warn!("sweeping the limiter's cells: {error}"),
+            Err(error) => log::warn!("sweeping the limiter's cells: {error}"),
         }
     }
 

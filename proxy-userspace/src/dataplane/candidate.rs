@@ -47,7 +47,7 @@ impl<'a> Candidate<'a> {
         let candidate = Self { pins, staging, compiled, hash_keys, clock };
         // The first load makes the tables; those of the programs find them by their pins.
         let mut ebpf = candidate.plan(Plan::new().sharing(pins)).load()?;
-        candidate.fill(&mut ebpf)?;
+        fill_tables(&mut ebpf, &compiled.tables)?;
         candidate.label(&mut ebpf, policy)?;
         Ok(candidate)
     }
@@ -75,28 +75,8 @@ impl<'a> Candidate<'a> {
     }
 
     fn plan(&self, plan: Plan) -> Plan {
-        let CompiledTables { nodes, entries, decisions, buckets, .. } = &self.compiled.tables;
         let plan = TABLES.iter().fold(plan, |plan, name| plan.pinned(name, self.staging.table(name)));
-        plan.sized("NODES", nodes.len())
-            .sized("ENTRIES", entries.len().div_ceil(2))
-            .sized("DECISIONS", decisions.len())
-            .sized("BUCKETS", buckets.len())
-    }
-
-    fn fill(&self, ebpf: &mut Ebpf) -> Result<(), DataplaneError> {
-        let CompiledTables { root, nodes, entries, ports, decisions, buckets } = &self.compiled.tables;
-        array(ebpf, "ROOT", &packed(root, 32))?;
-        array(ebpf, "NODES", nodes)?;
-        array(ebpf, "ENTRIES", &packed(entries, 32))?;
-        array(ebpf, "PORTS", &packed(ports, 16))?;
-        array(ebpf, "DECISIONS", decisions)?;
-        // Not mappable, so that the verifier may know it: a few dozen elements, one by one.
-        let map = ebpf.map_mut("BUCKETS").ok_or_else(|| missing("BUCKETS"))?;
-        let mut map: Array<_, Bucket> = Array::try_from(map).context(|| "BUCKETS")?;
-        for (index, bucket) in (0..).zip(buckets) {
-            map.set(index, bucket, 0).context(|| "writing BUCKETS")?;
-        }
-        Ok(())
+        sized(plan, &self.compiled.tables)
     }
 
     fn label(&self, ebpf: &mut Ebpf, policy: &Policy) -> Result<(), DataplaneError> {
@@ -126,6 +106,31 @@ impl<'a> Candidate<'a> {
         }
         label
     }
+}
+
+/// Makes the tables as large as they are.
+pub(super) fn sized(plan: Plan, tables: &CompiledTables) -> Plan {
+    plan.sized("NODES", tables.nodes.len())
+        .sized("ENTRIES", tables.entries.len().div_ceil(2))
+        .sized("DECISIONS", tables.decisions.len())
+        .sized("BUCKETS", tables.buckets.len())
+}
+
+/// Fills the tables of a load.
+pub(super) fn fill_tables(ebpf: &mut Ebpf, tables: &CompiledTables) -> Result<(), DataplaneError> {
+    let CompiledTables { root, nodes, entries, ports, decisions, buckets } = tables;
+    array(ebpf, "ROOT", &packed(root, 32))?;
+    array(ebpf, "NODES", nodes)?;
+    array(ebpf, "ENTRIES", &packed(entries, 32))?;
+    array(ebpf, "PORTS", &packed(ports, 16))?;
+    array(ebpf, "DECISIONS", decisions)?;
+    // Not mappable: a few dozen elements, one by one.
+    let map = ebpf.map_mut("BUCKETS").ok_or_else(|| missing("BUCKETS"))?;
+    let mut map: Array<_, Bucket> = Array::try_from(map).context(|| "BUCKETS")?;
+    for (index, bucket) in (0..).zip(buckets) {
+        map.set(index, bucket, 0).context(|| "writing BUCKETS")?;
+    }
+    Ok(())
 }
 
 /// Fills a table that is made for it.

@@ -47,8 +47,8 @@ pub fn clear(map: &MapData, name: &str) -> Result<(), DataplaneError> {
     })
 }
 
-/// Maps the values of an array for as long as `work` takes.
-fn with_mapping(
+/// Maps the values of an array, `length` bytes of them, for as long as `work` takes.
+pub(super) fn with_mapping(
     map: &MapData,
     name: &str,
     length: NonZeroUsize,

@@ -6,6 +6,8 @@
 //!   ├── selftest (the policy's own tests, on the candidate)
 //!   ├── attach ── hook (atomic replacement, undo)
 //!   └── shared (state that outlives policies), pins (where it all is)
+//! sweep: the limiter's housekeeping
+//! trial: the same programs on frames of our own, never attached
 //! live, counters: what is enforced and what it has counted, read from the kernel alone
 //! ```
 //!
@@ -25,6 +27,8 @@ mod object;
 mod pins;
 mod selftest;
 mod shared;
+mod sweep;
+mod trial;
 
 pub use apply::{Applied, AppliedInterface, apply};
 pub use counters::{Count, read as read_counters};
@@ -35,3 +39,5 @@ pub use interfaces::{HostInterface, all as host_interfaces};
 pub use live::{Enforced, enforced};
 pub use pins::Pins;
 pub use shared::{Shared, read_rules};
+pub use sweep::sweep;
+pub use trial::{Trial, TrialHook, time_of_empty_program};

@@ -18,6 +18,8 @@ pub const XDP_INGRESS: &str = "xdp_ingress";
 pub const TC_INGRESS: &str = "tc_ingress";
 /// Records the flows that this host begins.
 pub const TC_EGRESS: &str = "tc_egress";
+/// The floor of benchmarks.
+pub const EMPTY: &str = "empty";
 /// Reads the clocks.
 pub const PROBE: &str = "probe";
 

@@ -183,11 +183,10 @@ fn clock(ebpf: &mut Ebpf) -> Result<Clock, DataplaneError> {
 }
 
 fn choose_clock(seen: Probe, tick_ns: u64) -> Clock {
-    Clock {
-        coarse: seen.jiffies != 0 && (1..=LONGEST_TICK_NS).contains(&tick_ns),
-        tick_ns,
-        tick_offset_ns: seen.ktime_ns.wrapping_sub(seen.jiffies.wrapping_mul(tick_ns)),
+    if seen.jiffies == 0 || !(1..=LONGEST_TICK_NS).contains(&tick_ns) {
+        return Clock::Exact;
     }
+    Clock::Ticks { tick_ns, offset_ns: seen.ktime_ns.wrapping_sub(seen.jiffies.wrapping_mul(tick_ns)) }
 }
 
 /// Takes a map out of a load.
@@ -202,17 +201,15 @@ mod tests {
     #[test]
     fn ticks_agree_with_the_exact_clock_when_they_were_read() {
         let seen = Probe { ktime_ns: 5_000_000_123, jiffies: 4_294_667_296 };
-        let clock = choose_clock(seen, 4_000_000);
-        assert!(clock.coarse);
-        let now = seen.jiffies.wrapping_mul(clock.tick_ns).wrapping_add(clock.tick_offset_ns);
-        assert_eq!(now, seen.ktime_ns);
+        let Clock::Ticks { tick_ns, offset_ns } = choose_clock(seen, 4_000_000) else { panic!("no ticks") };
+        assert_eq!(seen.jiffies.wrapping_mul(tick_ns).wrapping_add(offset_ns), seen.ktime_ns);
     }
 
     #[test]
     fn a_tick_that_is_too_long_or_unknown_is_not_used() {
         let seen = Probe { ktime_ns: 1, jiffies: 1 };
-        assert!(!choose_clock(seen, 0).coarse);
-        assert!(!choose_clock(seen, 41_666_666).coarse);
-        assert!(!choose_clock(Probe { ktime_ns: 1, jiffies: 0 }, 1_000_000).coarse);
+        assert_eq!(choose_clock(seen, 0), Clock::Exact);
+        assert_eq!(choose_clock(seen, 41_666_666), Clock::Exact);
+        assert_eq!(choose_clock(Probe { ktime_ns: 1, jiffies: 0 }, 1_000_000), Clock::Exact);
     }
 }

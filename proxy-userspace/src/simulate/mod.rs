@@ -23,8 +23,6 @@ use proxy_common::packet::Slice;
 
 use crate::policy::compile::{Clock, Compiled, CompiledTables};
 
-/// The clock of a simulation is the one it is told; the instance reads nanoseconds.
-const CLOCK: Clock = Clock { coarse: false, tick_ns: 0, tick_offset_ns: 0 };
 /// Keys of the limiter's hash. The kernel's are random; these are fixed, so that a run can be repeated.
 const HASH_KEYS: [u64; 3] = [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344, 0xa409_3822_299f_31d0];
 
@@ -40,7 +38,7 @@ impl<'a> Simulation<'a> {
     /// # Panics
     /// If `interface` is not an index in [`Compiled::interfaces`].
     pub fn new(compiled: &'a Compiled, interface: usize) -> Self {
-        Self::with_settings(&compiled.tables, compiled.settings(interface, CLOCK, HASH_KEYS))
+        Self::with_settings(&compiled.tables, compiled.settings(interface, Clock::Given, HASH_KEYS))
     }
 
     /// The same with given constants. Which clock they name is of no account.
@@ -54,7 +52,7 @@ impl<'a> Simulation<'a> {
     /// If `interface` is not an index in [`Compiled::interfaces`].
     pub fn go_on_with(&mut self, compiled: &'a Compiled, interface: usize) {
         let keys = self.tables.settings().hash_keys;
-        self.tables.replace(&compiled.tables, compiled.settings(interface, CLOCK, keys));
+        self.tables.replace(&compiled.tables, compiled.settings(interface, Clock::Given, keys));
     }
 
     /// Judges a frame that arrives at `now_ns`.

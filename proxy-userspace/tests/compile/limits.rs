@@ -148,7 +148,6 @@ fn a_total_belongs_to_the_service() {
 }
 
 #[test]
-#[ignore = "the engine mixes the family into the salt also where a bucket is for everyone"]
 fn a_total_is_of_both_families_together() {
     let compiled = compiled(&limited(vec![per_second(Scope::Service, Unit::Packets, 10, 20)]), &["eth0"]);
     let mut host = Simulation::new(&compiled, 0);
@@ -157,7 +156,6 @@ fn a_total_is_of_both_families_together() {
 }
 
 #[test]
-#[ignore = "a cell that was never used looks like a debt for as long as the policy's deepest bucket before time wraps"]
 fn a_source_owes_nothing_before_the_clock_of_the_cells_wraps() {
     let slow = Bucket { per_ns: 3600 * SECOND, ..per_second(SOURCE, Unit::Packets, 1, 4) };
     let mut policy = limited(vec![per_second(SOURCE, Unit::Packets, 1000, 2000)]);

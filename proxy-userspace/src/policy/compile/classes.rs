@@ -180,7 +180,7 @@ impl<'a> Classes<'a> {
                 }
                 table.push(match context.default {
                     DefaultAction::Drop => cell(RULE_DEFAULT, Reason::NoService, REPLIES),
-                    DefaultAction::Accept => cell(RULE_DEFAULT, Reason::DefaultAccept, 0),
+                    DefaultAction::Accept => cell(RULE_DEFAULT, Reason::DefaultAccept, REPLIES),
                 });
                 table.extend(rules.iter().zip(&self.audience_of).map(|(rule, audience)| {
                     match treatment.answers[*audience] {

@@ -20,7 +20,8 @@ use proxy_common::abi::counter::RULE_DEFAULT;
 use proxy_common::abi::decision::Decision;
 use proxy_common::abi::limit::Bucket;
 use proxy_common::abi::settings::{
-    PLUMBING_DHCP, PLUMBING_DHCPV6, PLUMBING_MDNS, PLUMBING_MEMBERSHIP, PLUMBING_PING, PLUMBING_RA, Settings,
+    CLOCK_EXACT, CLOCK_GIVEN, CLOCK_TICKS, PLUMBING_DHCP, PLUMBING_DHCPV6, PLUMBING_MDNS,
+    PLUMBING_MEMBERSHIP, PLUMBING_PING, PLUMBING_RA, Settings,
 };
 use proxy_common::abi::trie::Node;
 
@@ -96,13 +97,18 @@ pub struct CompiledRule {
 
 /// Which clock an instance reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Clock {
-    /// True: ticks of the kernel (`bpf_jiffies64`); false: `bpf_ktime_get_ns`.
-    pub coarse: bool,
-    /// Nanoseconds in a tick.
-    pub tick_ns: u64,
-    /// What to add (wrapping) to ticks × `tick_ns` so that both clocks agree to a tick.
-    pub tick_offset_ns: u64,
+pub enum Clock {
+    /// `bpf_ktime_get_ns`: exact, and a call each time.
+    Exact,
+    /// Ticks of the kernel (`bpf_jiffies64`), which the verifier turns into a load.
+    Ticks {
+        /// Nanoseconds in a tick.
+        tick_ns: u64,
+        /// What to add (wrapping) to ticks × `tick_ns` so that both clocks agree to a tick.
+        offset_ns: u64,
+    },
+    /// What it is told: for programs that are tried and never attached.
+    Given,
 }
 
 /// Why a policy can't be compiled.
@@ -231,7 +237,7 @@ fn constants(policy: &Policy, port_classes: u32, ping: Range, buckets: &[Bucket]
         plumbing: kinds.iter().filter(|(on, _)| *on).map(|(_, bit)| bit).sum(),
         ping_first_bucket: u32::from(ping.first),
         ping_buckets: u32::from(ping.count),
-        coarse_clock: 0,
+        clock: CLOCK_EXACT,
         tick_ns: 0,
         tick_offset_ns: 0,
         hash_keys: [0; 3],
@@ -250,14 +256,13 @@ impl Compiled {
     /// # Panics
     /// If `interface` is not an index in [`Compiled::interfaces`].
     pub fn settings(&self, interface: usize, clock: Clock, hash_keys: [u64; 3]) -> Settings {
-        Settings {
-            first_row: self.interfaces[interface].first_row,
-            coarse_clock: u32::from(clock.coarse),
-            tick_ns: clock.tick_ns,
-            tick_offset_ns: clock.tick_offset_ns,
-            hash_keys,
-            ..self.constants
-        }
+        let (clock, tick_ns, tick_offset_ns) = match clock {
+            Clock::Exact => (CLOCK_EXACT, 0, 0),
+            Clock::Ticks { tick_ns, offset_ns } => (CLOCK_TICKS, tick_ns, offset_ns),
+            Clock::Given => (CLOCK_GIVEN, 0, 0),
+        };
+        let first_row = self.interfaces[interface].first_row;
+        Settings { first_row, clock, tick_ns, tick_offset_ns, hash_keys, ..self.constants }
     }
 
     /// Name of the rule with an id, if it is one of this policy's.

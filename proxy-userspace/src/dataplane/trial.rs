@@ -1,0 +1,183 @@
+//! A program with tables and state of its own, run on frames in the kernel by test-run (`BPF_PROG_TEST_RUN`): never
+//! attached, and without a trace in what is.
+//!
+//! Called by `selftest` for a policy's own tests, by the benchmark, and by the tests that compare the kernel with the host.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use aya::Ebpf;
+use aya::maps::{Map, MapData, PerCpuArray};
+use aya::programs::{SchedClassifier, TestRun, TestRunOptions, TestRunResult, Xdp};
+use proxy_common::abi::counter::{Counter, index};
+use proxy_common::abi::reason::Reason;
+use proxy_common::engine::Outcome;
+
+use super::candidate;
+use super::counters::sum;
+use super::error::{Context, DataplaneError, missing};
+use super::memory::{clear, fill};
+use super::object::{self, Plan};
+use crate::policy::compile::{Clock, Compiled};
+
+/// Which program judges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrialHook {
+    /// `xdp_ingress`.
+    Xdp,
+    /// `tc_ingress`.
+    Tc,
+}
+
+/// One interface's programs with private state.
+pub struct Trial {
+    ebpf: Ebpf,
+    hook: TrialHook,
+    counters: PerCpuArray<MapData, Counter>,
+    rules: Vec<u16>,
+    /// What the counters said after the last frame.
+    seen: HashMap<u32, u64>,
+}
+
+impl std::fmt::Debug for Trial {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Trial").field("hook", &self.hook).field("rules", &self.rules).finish_non_exhaustive()
+    }
+}
+
+impl Trial {
+    /// A policy's programs for one of the interfaces that it was compiled for, with everything of their own.
+    ///
+    /// # Errors
+    /// If the kernel refuses something.
+    pub fn new(
+        compiled: &Compiled,
+        interface: usize,
+        hook: TrialHook,
+        clock: Clock,
+        hash_keys: [u64; 3],
+    ) -> Result<Self, DataplaneError> {
+        let plan = candidate::sized(Plan::new(), &compiled.tables);
+        let mut ebpf = plan.settings(compiled.settings(interface, clock, hash_keys)).load()?;
+        candidate::fill_tables(&mut ebpf, &compiled.tables)?;
+        Self::of(ebpf, compiled, hook)
+    }
+
+    /// The programs of a load that somebody else has prepared.
+    pub(super) fn of(mut ebpf: Ebpf, compiled: &Compiled, hook: TrialHook) -> Result<Self, DataplaneError> {
+        match hook {
+            TrialHook::Xdp => drop(object::xdp(&mut ebpf, object::XDP_INGRESS)?),
+            TrialHook::Tc => drop(object::classifier(&mut ebpf, object::TC_INGRESS)?),
+        }
+        object::classifier(&mut ebpf, object::TC_EGRESS)?;
+        let counters = ebpf.take_map("COUNTERS").ok_or_else(|| missing("COUNTERS"))?;
+        let counters = PerCpuArray::try_from(counters).context(|| "COUNTERS")?;
+        let rules = compiled.rules.iter().map(|rule| rule.id).collect();
+        Ok(Self { ebpf, hook, counters, rules, seen: HashMap::new() })
+    }
+
+    /// Judges a frame that arrives. `guess` is where the count is looked for first; all other places follow.
+    ///
+    /// # Errors
+    /// If the kernel does not run it (frames have at least 14 bytes and at most a page), or counted it nowhere.
+    pub fn ingress(&mut self, frame: &[u8], guess: Outcome) -> Result<Outcome, DataplaneError> {
+        self.judge(frame, 1)?;
+        let rules = self.rules.clone();
+        let of_reason = |reason: &'static Reason| {
+            let rules = if reason.has_rule() { rules.as_slice() } else { &rules[..rules.len().min(1)] };
+            rules.iter().map(|rule| Outcome { reason: *reason, rule: *rule })
+        };
+        for outcome in [guess].into_iter().chain(Reason::ALL.iter().flat_map(of_reason)) {
+            if self.has_moved(outcome)? {
+                return Ok(outcome);
+            }
+        }
+        Err(missing("a count of the frame"))
+    }
+
+    /// Takes note of a frame that this host sends.
+    ///
+    /// # Errors
+    /// If the kernel does not run it.
+    pub fn egress(&self, frame: &[u8]) -> Result<(), DataplaneError> {
+        self.classifier(object::TC_EGRESS, frame, 1).map(drop)
+    }
+
+    /// What the program costs for this frame: the mean over `repeat` runs in a row, the hook's own cost included.
+    ///
+    /// # Errors
+    /// If the kernel does not run it.
+    pub fn time(&self, frame: &[u8], repeat: u32) -> Result<Duration, DataplaneError> {
+        self.judge(frame, repeat).map(|result| result.duration)
+    }
+
+    /// Fills every bucket.
+    ///
+    /// # Errors
+    /// If the kernel refuses the access.
+    pub fn forget_limits(&self) -> Result<(), DataplaneError> {
+        clear(self.array("CELLS")?, "CELLS")
+    }
+
+    /// Sets the clock of programs that were made with [`Clock::Given`], nanoseconds.
+    ///
+    /// # Errors
+    /// If the kernel refuses the access.
+    pub fn set_now_ns(&self, now_ns: u64) -> Result<(), DataplaneError> {
+        fill(self.array("GIVEN_TIME")?, "GIVEN_TIME", &[now_ns])
+    }
+
+    fn array(&self, name: &str) -> Result<&MapData, DataplaneError> {
+        match self.ebpf.map(name) {
+            Some(Map::Array(map)) => Ok(map),
+            _ => Err(missing(name)),
+        }
+    }
+
+    fn judge(&self, frame: &[u8], repeat: u32) -> Result<TestRunResult, DataplaneError> {
+        match self.hook {
+            TrialHook::Tc => self.classifier(object::TC_INGRESS, frame, repeat),
+            TrialHook::Xdp => {
+                let what = || format!("running {} in the kernel", object::XDP_INGRESS);
+                let program =
+                    self.ebpf.program(object::XDP_INGRESS).ok_or_else(|| missing(object::XDP_INGRESS))?;
+                let program: &Xdp = program.try_into().context(what)?;
+                program.test_run(options(frame, repeat)).context(what)
+            }
+        }
+    }
+
+    fn classifier(&self, name: &str, frame: &[u8], repeat: u32) -> Result<TestRunResult, DataplaneError> {
+        let what = || format!("running {name} in the kernel");
+        let program = self.ebpf.program(name).ok_or_else(|| missing(name))?;
+        let program: &SchedClassifier = program.try_into().context(what)?;
+        program.test_run(options(frame, repeat)).context(what)
+    }
+
+    fn has_moved(&mut self, outcome: Outcome) -> Result<bool, DataplaneError> {
+        let place = index(outcome.reason, outcome.rule);
+        let values = self.counters.get(&place, 0).context(|| "reading COUNTERS")?;
+        let now = sum(values.iter()).packets;
+        let seen = self.seen.entry(place).or_default();
+        let moved = now > *seen;
+        *seen = now;
+        Ok(moved)
+    }
+}
+
+fn options(frame: &[u8], repeat: u32) -> TestRunOptions<'_> {
+    TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::default() }
+}
+
+/// What an empty XDP program costs for this frame: the floor of every comparison.
+///
+/// # Errors
+/// If the kernel does not run it.
+pub fn time_of_empty_program(frame: &[u8], repeat: u32) -> Result<Duration, DataplaneError> {
+    let mut ebpf = Plan::new().load()?;
+    let program = object::xdp(&mut ebpf, object::EMPTY)?;
+    program
+        .test_run(options(frame, repeat))
+        .context(|| "running the empty program")
+        .map(|result| result.duration)
+}
