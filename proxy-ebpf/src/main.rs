@@ -1,7 +1,8 @@
 //! Tollgate's kernel programs: entry points over the engine of `proxy-common`.
 //!
 //! `xdp_ingress` or `tc_ingress` judges what arrives, `tc_egress` takes note of what leaves, `probe` reads the
-//! clocks for the loader, `empty` is the floor that benchmarks compare with. The loader is
+//! clocks for the loader, `xdp_empty` and `tc_empty` are the floor that benchmarks
+//! compare with. The loader is
 //! `proxy-userspace/src/dataplane`.
 #![no_std]
 #![no_main]

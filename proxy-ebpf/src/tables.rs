@@ -6,17 +6,30 @@ use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_ns};
 use proxy_common::abi::decision::Decision;
 use proxy_common::abi::flow::{FlowKey, FlowValue, FragmentKey, FragmentValue};
 use proxy_common::abi::limit::Bucket;
+use proxy_common::abi::reason::Reason;
 use proxy_common::abi::settings::{CLOCK_GIVEN, CLOCK_TICKS, Settings};
 use proxy_common::abi::trie::Node;
 use proxy_common::engine::Tables;
-use proxy_common::engine::limiter::CellLine;
+use proxy_common::engine::limiter::{self, CellLine, Charge};
 
 use crate::maps::{
     BUCKETS, CELLS, DECISIONS, ENTRIES, FLOWS, FRAGMENTS, GIVEN_TIME, NODES, PORTS, ROOT, SETTINGS,
 };
+use crate::view::Unknown;
 
 /// The maps of this instance.
 pub struct Maps;
+
+/// What [`charge_buckets`] gives for a packet within its limits; no reason has this number.
+const WITHIN: u32 = 255;
+
+/// Charges a packet to its buckets. A global function: the verifier checks it once by itself, whatever its arguments.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn charge_buckets(kind: u64, source: u64, amount: u64) -> u32 {
+    let charge = Charge::from_words([kind, source, amount]);
+    limiter::charge(&Unknown(amount), &Maps, charge).map_or(WITHIN, |over| over as u32)
+}
 
 /// A line of limiter cells in the kernel.
 pub struct KernelLine(*mut u64);
@@ -85,6 +98,13 @@ impl Tables for Maps {
     #[inline(always)]
     fn line(&self, index: u32) -> Option<KernelLine> {
         CELLS.get_ptr_mut(index).map(|line| KernelLine(line.cast()))
+    }
+
+    #[inline(always)]
+    fn charge(&self, charge: Charge) -> Option<Reason> {
+        let [kind, source, amount] = charge.to_words();
+        let over = charge_buckets(kind, source, amount);
+        if over == WITHIN { None } else { Some(Reason::from_number(over as u8)) }
     }
 
     #[inline(always)]

@@ -56,6 +56,12 @@ pub fn tc_egress(ctx: TcContext) -> i32 {
     TC_ACT_UNSPEC
 }
 
+/// The floor: what the hook itself costs.
+#[classifier]
+pub fn tc_empty(_ctx: TcContext) -> i32 {
+    TC_ACT_UNSPEC
+}
+
 /// Reads both clocks for the loader, by test-run; never attached.
 #[classifier]
 pub fn probe(ctx: TcContext) -> i32 {

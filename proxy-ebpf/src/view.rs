@@ -1,7 +1,7 @@
 //! The engine's packet view over `data..data_end`: the one place where packet memory is touched.
 
-use proxy_common::packet::PacketView;
 use proxy_common::packet::view::MAX_OFFSET;
+use proxy_common::packet::{Forget, PacketView};
 
 /// A frame in the kernel.
 pub struct Frame {
@@ -13,6 +13,37 @@ pub struct Frame {
     pub len: usize,
     /// Wire packets merged into this one.
     pub packets: u32,
+}
+
+/// A number that the verifier knows nothing about: mixed in and out again, it leaves a value as it was and the verifier
+/// without a word on it.
+pub struct Unknown(pub u64);
+
+impl Forget for Unknown {
+    #[inline(always)]
+    fn forget(&self, mut value: u64) -> u64 {
+        // Not `pure`: it stays in its place among the loads. Eight cells that are loaded first and compared later would not
+        // fit on the stack.
+        // SAFETY: two exclusive-ors with the same register.
+        unsafe {
+            core::arch::asm!("{v} ^= {n}", "{v} ^= {n}", v = inout(reg) value, n = in(reg) self.0,
+                options(nomem, nostack));
+        }
+        value
+    }
+}
+
+impl Forget for Frame {
+    #[inline(always)]
+    fn forget(&self, mut value: u64) -> u64 {
+        // As `Unknown`, but free to go where nobody needs the value.
+        // SAFETY: two exclusive-ors with the same register.
+        unsafe {
+            core::arch::asm!("{v} ^= {n}", "{v} ^= {n}", v = inout(reg) value, n = in(reg) self.len,
+                options(pure, nomem, nostack));
+        }
+        value
+    }
 }
 
 impl PacketView for Frame {
@@ -34,18 +65,6 @@ impl PacketView for Frame {
     #[inline(always)]
     fn len(&self) -> usize {
         self.len
-    }
-
-    #[inline(always)]
-    fn forget(&self, mut value: u64) -> u64 {
-        // The frame's length is a number that the verifier knows nothing about; mixed in and out again, it
-        // leaves the value as it was and the verifier without a word on it.
-        // SAFETY: two exclusive-ors with the same register.
-        unsafe {
-            core::arch::asm!("{v} ^= {n}", "{v} ^= {n}", v = inout(reg) value, n = in(reg) self.len,
-                options(pure, nomem, nostack));
-        }
-        value
     }
 
     #[inline(always)]

@@ -32,6 +32,6 @@ pub fn xdp_ingress(ctx: XdpContext) -> u32 {
 
 /// The floor: what the hook itself costs.
 #[xdp]
-pub fn empty(_ctx: XdpContext) -> u32 {
+pub fn xdp_empty(_ctx: XdpContext) -> u32 {
     xdp_action::XDP_PASS
 }

@@ -14,7 +14,7 @@ use super::Tables;
 use crate::abi::limit::{LINES, MAX_BUCKETS, MAX_DEPTH_NS, UNIT_BYTES, UNIT_CONNECTIONS, UNIT_PACKETS, WAYS};
 use crate::abi::reason::Reason;
 use crate::packet::transport::{ACK, SYN};
-use crate::packet::{PacketInfo, PacketView, protocol};
+use crate::packet::{Forget, PacketInfo, PacketView, protocol};
 
 /// One line of cells, shared by all CPUs.
 pub trait CellLine {
@@ -31,44 +31,90 @@ const CLOCK_SLACK_NS: u64 = 1_000_000_000;
 /// Times that a cell is tried again after another CPU was faster.
 const ATTEMPTS: u32 = 4;
 
-/// Charges a packet to `count` buckets from `first` on; `Some` names the limit that it exceeds.
+/// What a packet takes, and from which buckets. Small enough to be passed in registers: see [`Tables::charge`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Charge {
+    /// First bucket.
+    pub first: u16,
+    /// How many buckets.
+    pub count: u8,
+    /// IPv6, else IPv4.
+    pub v6: bool,
+    /// It opens a connection.
+    pub opens: bool,
+    /// Upper half of the source.
+    pub source_hi: u64,
+    /// Packets on the wire.
+    pub packets: u32,
+    /// Bytes of the frame.
+    pub bytes: u32,
+}
+
+impl Charge {
+    /// Of a packet, to `count` buckets from `first` on.
+    #[inline(always)]
+    pub(super) fn of<V: PacketView>(p: &PacketInfo, view: &V, first: u16, count: u8) -> Self {
+        let opens = p.protocol == protocol::TCP && p.tcp_flags & (SYN | ACK) == SYN;
+        let (packets, bytes) = (view.packets(), view.len() as u32);
+        Self { first, count, v6: p.v6, opens, source_hi: p.source.hi, packets, bytes }
+    }
+
+    /// As three numbers.
+    #[inline(always)]
+    pub const fn to_words(self) -> [u64; 3] {
+        let kind = self.first as u64
+            | (self.count as u64) << 16
+            | (self.v6 as u64) << 24
+            | (self.opens as u64) << 25;
+        [kind, self.source_hi, (self.packets as u64) << 32 | self.bytes as u64]
+    }
+
+    /// From those numbers.
+    #[inline(always)]
+    pub const fn from_words(words: [u64; 3]) -> Self {
+        Self {
+            first: words[0] as u16,
+            count: (words[0] >> 16) as u8,
+            v6: words[0] >> 24 & 1 == 1,
+            opens: words[0] >> 25 & 1 == 1,
+            source_hi: words[1],
+            packets: (words[2] >> 32) as u32,
+            bytes: words[2] as u32,
+        }
+    }
+}
+
+/// Charges a packet to its buckets; `Some` names the limit that it exceeds.
 ///
 /// Buckets are charged in order and a packet that a later one refuses has been charged to the earlier ones.
 #[inline(always)]
-pub(super) fn charge<V: PacketView, T: Tables>(
-    tables: &T,
-    p: &PacketInfo,
-    view: &V,
-    first: u32,
-    count: u32,
-) -> Option<Reason> {
+pub fn charge<F: Forget, T: Tables>(verifier: &F, tables: &T, charge: Charge) -> Option<Reason> {
     let now_ns = tables.now_ns();
-    let opens = p.protocol == protocol::TCP && p.tcp_flags & (SYN | ACK) == SYN;
     for nth in 0..MAX_BUCKETS {
-        if nth >= count {
+        if nth >= charge.count as u32 {
             return None;
         }
-        let Some(bucket) = tables.bucket(first + nth) else {
+        let Some(bucket) = tables.bucket(charge.first as u32 + nth) else {
             return Some(Reason::TableFault);
         };
         let (tokens, over) = match bucket.unit {
-            UNIT_CONNECTIONS if !opens => continue,
+            UNIT_CONNECTIONS if !charge.opens => continue,
             UNIT_CONNECTIONS => (1, Reason::OverLimitConnections),
-            UNIT_PACKETS => (view.packets() as u64, Reason::OverLimitPackets),
-            UNIT_BYTES => (view.len() as u64, Reason::OverLimitBytes),
+            UNIT_PACKETS => (charge.packets as u64, Reason::OverLimitPackets),
+            UNIT_BYTES => (charge.bytes as u64, Reason::OverLimitBytes),
             _ => return Some(Reason::TableFault),
         };
         // A merged packet (GRO) deeper than the bucket empties it; it would never pass otherwise.
-        let cost_ns = ((bucket.cost * tokens) >> (bucket.shift & 63)).min(bucket.depth_ns);
-        let mask = if p.v6 { bucket.mask_v6 } else { bucket.mask_v4 };
+        let cost_ns = (bucket.cost.wrapping_mul(tokens) >> (bucket.shift & 63)).min(bucket.depth_ns);
+        let mask = if charge.v6 { bucket.mask_v6 } else { bucket.mask_v4 };
         // Families have cells of their own, except where the mask is empty: such a bucket is for all sources together.
-        let family = (mask >> 63) & p.v6 as u64;
-        let hash = hash(tables, p.source.hi & mask, bucket.salt ^ family);
+        let family = (mask >> 63) & charge.v6 as u64;
+        let hash = hash(tables, charge.source_hi & mask, bucket.salt ^ family);
         let Some(line) = tables.line(hash as u32 & (LINES - 1)) else {
             return Some(Reason::TableFault);
         };
         let max_debt_ns = tables.setting(|s| &s.max_depth_ns) + CLOCK_SLACK_NS;
-        if !charge_line(view, &line, hash, cost_ns, bucket.depth_ns, max_debt_ns, now_ns) {
+        if !charge_line(verifier, &line, hash, cost_ns, bucket.depth_ns, max_debt_ns, now_ns) {
             return Some(over);
         }
     }
@@ -87,23 +133,29 @@ fn hash<T: Tables>(tables: &T, source: u64, salt: u64) -> u64 {
     h ^ (h >> 32)
 }
 
-/// What a cell owes at `now_ns`; 0 if its time has passed, or if it is zero: never used, or swept.
+/// How far a cell's time lies ahead of `now_ns`, and a number whose upper bit says whether that is a debt. It is none if it
+/// lies further ahead than any debt (it has passed), or if the cell is zero: never used, or swept.
+///
+/// No comparison: each would double the verifier's paths.
 #[inline(always)]
-const fn debt(cell: u64, now_ns: u64, max_debt_ns: u64) -> u64 {
+const fn debt(cell: u64, now_ns: u64, max_debt_ns: u64) -> (u64, u64) {
     let ahead = (cell & TIME).wrapping_sub(now_ns) & TIME;
-    if cell != 0 && ahead <= max_debt_ns { ahead } else { 0 }
+    let within = !max_debt_ns.wrapping_sub(ahead);
+    let used = cell | cell.wrapping_neg();
+    (ahead, within & used)
 }
 
 /// True if a cell says no more than zero would: what sweeps look for. They must come more often than time wraps (78
 /// hours), because a cell that was left alone for so long looks like a debt again.
 pub const fn is_settled(cell: u64, now_ns: u64) -> bool {
-    debt(cell, now_ns, MAX_DEPTH_NS + CLOCK_SLACK_NS) == 0
+    let (ahead, is_debt) = debt(cell, now_ns, MAX_DEPTH_NS + CLOCK_SLACK_NS);
+    ahead == 0 || is_debt >> 63 == 0
 }
 
 /// Charges `cost_ns` to the cell of `hash` in its line; false if the bucket is empty.
 #[inline(always)]
-fn charge_line<V: PacketView, L: CellLine>(
-    view: &V,
+fn charge_line<F: Forget, L: CellLine>(
+    verifier: &F,
     line: &L,
     hash: u64,
     cost_ns: u64,
@@ -113,16 +165,18 @@ fn charge_line<V: PacketView, L: CellLine>(
 ) -> bool {
     let tag = hash & !TIME;
     let preferred = (hash >> 32) as u32 & (WAYS - 1);
+    let mut way = preferred;
+    if line.load(preferred) & !TIME != tag {
+        way = search(verifier, line, tag, preferred, max_debt_ns, now_ns);
+    }
+    let way = verifier.forget(way as u64) as u32;
     for _ in 0..ATTEMPTS {
-        let mut way = preferred;
-        if line.load(preferred) & !TIME != tag {
-            way = search(view, line, tag, preferred, max_debt_ns, now_ns);
-        }
-        let way = view.forget(way as u64) as u32;
         let old = line.load(way);
-        let owed = view.forget(debt(old, now_ns, max_debt_ns));
+        let (ahead, is_debt) = debt(old, now_ns, max_debt_ns);
+        // `forget` keeps the compiler from seeing a comparison in the upper bit.
+        let owed = verifier.forget(ahead & (verifier.forget(is_debt) >> 63).wrapping_neg());
         // A cell in debt keeps its owner, also when it is shared; a free one is taken.
-        let owner = view.forget(if owed == 0 { tag } else { old & !TIME });
+        let owner = verifier.forget(if owed == 0 { tag } else { old & !TIME });
         let after = owed + cost_ns;
         if after > depth_ns {
             return false;
@@ -140,8 +194,8 @@ fn charge_line<V: PacketView, L: CellLine>(
 /// Without a branch a cell: a bit mask of matches and one of free cells, so that the verifier walks one path
 /// and the processor mispredicts none.
 #[inline(always)]
-fn search<V: PacketView, L: CellLine>(
-    view: &V,
+fn search<F: Forget, L: CellLine>(
+    verifier: &F,
     line: &L,
     tag: u64,
     preferred: u32,
@@ -149,27 +203,24 @@ fn search<V: PacketView, L: CellLine>(
     now_ns: u64,
 ) -> u32 {
     let (mut others, mut free) = (0u64, 0u64);
-    for step in 0..WAYS {
-        let cell = line.load((preferred + step) & (WAYS - 1));
+    for way in 0..WAYS {
+        let cell = line.load(way);
         let differs = (cell ^ tag) & !TIME;
         // The upper bit says whether any bit is set; `forget` keeps the compiler from seeing a comparison.
-        others |= (view.forget(differs | differs.wrapping_neg()) >> 63) << step;
-        let ahead = (cell & TIME).wrapping_sub(now_ns) & TIME;
-        // Neither ahead (0) nor a debt (beyond the deepest one): both wrap to the upper bit.
-        let room = max_debt_ns.wrapping_sub(1).wrapping_sub(ahead.wrapping_sub(1) & (u64::MAX >> 1));
-        // Zero has never been used, whatever the time: its upper bit after this is 1.
-        let unused = !(cell | cell.wrapping_neg());
-        free |= (view.forget(room | unused) >> 63) << step;
+        others |= (verifier.forget(differs | differs.wrapping_neg()) >> 63) << way;
+        // Free is what owes nothing: no debt, or one of exactly zero.
+        let (ahead, is_debt) = debt(cell, now_ns, max_debt_ns);
+        let owes = is_debt & (ahead | ahead.wrapping_neg());
+        free |= (verifier.forget(!owes) >> 63) << way;
     }
     let own = !others & (u8::MAX as u64);
-    let step = if own != 0 {
+    if own != 0 {
         lowest(own)
-    } else if free != 0 {
-        lowest(free)
+    } else if free == 0 || (free >> preferred) & 1 == 1 {
+        preferred
     } else {
-        0
-    };
-    (preferred + step) & (WAYS - 1)
+        lowest(free)
+    }
 }
 
 /// Index of the lowest set bit: the number of zeros below it. This target has no instruction for either.

@@ -18,6 +18,7 @@ use crate::abi::limit::Bucket;
 use crate::abi::reason::{Reason, Verdict};
 use crate::abi::settings::Settings;
 use crate::abi::trie::Node;
+use crate::engine::limiter::Charge;
 use crate::packet::{Fragment, PacketInfo, PacketView, parse, protocol};
 
 /// Everything that the engine reads and writes besides the packet.
@@ -44,6 +45,9 @@ pub trait Tables {
     fn bucket(&self, index: u32) -> Option<&Bucket>;
     /// Line of limiter cells; `index` is below [`crate::abi::limit::LINES`].
     fn line(&self, index: u32) -> Option<Self::Line>;
+    /// Charges a packet to its buckets: [`limiter::charge`]. In the kernel a function that is verified by itself, once,
+    /// and not again for each way to it.
+    fn charge(&self, charge: Charge) -> Option<Reason>;
     /// The clock, nanoseconds; asked only by packets whose decision needs it.
     fn now_ns(&self) -> u64;
     /// Runs `f` on a flow, if it is known.
@@ -126,7 +130,7 @@ fn judge<V: PacketView, T: Tables>(view: &V, tables: &T, p: &PacketInfo) -> Outc
     }
     if d.flags & REPLIES == 0 {
         if d.buckets != 0
-            && let Some(over) = limiter::charge(tables, p, view, d.first_bucket as u32, d.buckets as u32)
+            && let Some(over) = tables.charge(Charge::of(p, view, d.first_bucket, d.buckets))
         {
             return Outcome { reason: over, rule: d.rule };
         }

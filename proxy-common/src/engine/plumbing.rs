@@ -2,7 +2,8 @@
 //!
 //! ARP and other link protocols never get this far ([`crate::packet::ethernet`]).
 
-use super::{Tables, icmp as errors, limiter};
+use super::limiter::Charge;
+use super::{Tables, icmp as errors};
 use crate::abi::reason::Reason;
 use crate::abi::settings::{
     PLUMBING_DHCP, PLUMBING_DHCPV6, PLUMBING_MDNS, PLUMBING_MEMBERSHIP, PLUMBING_PING, PLUMBING_RA,
@@ -68,7 +69,8 @@ pub(super) fn plumbing<V: PacketView, T: Tables>(view: &V, tables: &T, p: &Packe
             if icmp::is_echo_request(p) && has(tables, PLUMBING_PING) {
                 let first = tables.setting(|s| &s.ping_first_bucket);
                 let buckets = tables.setting(|s| &s.ping_buckets);
-                let over = buckets != 0 && limiter::charge(tables, p, view, first, buckets).is_some();
+                let charge = Charge::of(p, view, first as u16, buckets as u8);
+                let over = buckets != 0 && tables.charge(charge).is_some();
                 Some(if over { Reason::PingOverLimit } else { Reason::Ping })
             } else if icmp::is_error(p) {
                 Some(errors::judge_error(view, tables, p))

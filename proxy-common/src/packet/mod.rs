@@ -10,7 +10,7 @@ pub mod ipv6;
 pub mod transport;
 pub mod view;
 
-pub use view::{PacketView, Slice};
+pub use view::{Forget, PacketView, Slice};
 
 use crate::abi::reason::Reason;
 
@@ -145,7 +145,7 @@ pub fn parse<V: PacketView>(view: &V) -> Result<PacketInfo, Reason> {
     Ok(forget(view, p))
 }
 
-/// The place where all parse paths meet: see [`PacketView::forget`].
+/// The place where all parse paths meet: see [`Forget::forget`].
 #[inline(always)]
 fn forget<V: PacketView>(view: &V, p: PacketInfo) -> PacketInfo {
     PacketInfo {

@@ -6,8 +6,24 @@
 /// header and a chain of extension headers that the walk bounds.
 pub const MAX_OFFSET: usize = 1023;
 
+/// How the verifier is made to forget.
+pub trait Forget {
+    /// `value`, unchanged. In the kernel it comes back without the history that the verifier keeps of it, so
+    /// that paths which differ only in that history are checked once: where many paths meet, the number of
+    /// states would otherwise multiply beyond the verifier's limit.
+    fn forget(&self, value: u64) -> u64 {
+        value
+    }
+}
+
+/// For code that no verifier reads.
+#[derive(Clone, Copy, Debug)]
+pub struct Plain;
+
+impl Forget for Plain {}
+
 /// A frame.
-pub trait PacketView {
+pub trait PacketView: Forget {
     /// `N` bytes at `at`; `None` where the frame is shorter or `at` is above [`MAX_OFFSET`].
     fn bytes<const N: usize>(&self, at: usize) -> Option<&[u8; N]>;
 
@@ -19,13 +35,6 @@ pub trait PacketView {
         1
     }
 
-    /// `value`, unchanged. In the kernel it comes back without the history that the verifier keeps of it, so
-    /// that paths which differ only in that history are checked once: where many paths meet, the number of
-    /// states would otherwise multiply beyond the verifier's limit.
-    fn forget(&self, value: u64) -> u64 {
-        value
-    }
-
     /// True for a frame without a byte.
     fn is_empty(&self) -> bool {
         self.len() == 0
@@ -35,6 +44,8 @@ pub trait PacketView {
 /// A frame in memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Slice<'a>(pub &'a [u8]);
+
+impl Forget for Slice<'_> {}
 
 impl PacketView for Slice<'_> {
     fn bytes<const N: usize>(&self, at: usize) -> Option<&[u8; N]> {

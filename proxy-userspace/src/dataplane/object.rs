@@ -18,8 +18,10 @@ pub const XDP_INGRESS: &str = "xdp_ingress";
 pub const TC_INGRESS: &str = "tc_ingress";
 /// Records the flows that this host begins.
 pub const TC_EGRESS: &str = "tc_egress";
-/// The floor of benchmarks.
-pub const EMPTY: &str = "empty";
+/// The floor of benchmarks at the XDP hook.
+pub const XDP_EMPTY: &str = "xdp_empty";
+/// The floor of benchmarks at the TC hook.
+pub const TC_EMPTY: &str = "tc_empty";
 /// Reads the clocks.
 pub const PROBE: &str = "probe";
 

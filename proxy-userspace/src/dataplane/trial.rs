@@ -111,6 +111,16 @@ impl Trial {
         self.judge(frame, repeat).map(|result| result.duration)
     }
 
+    /// Instructions that the verifier looked at for the ingress program, of the million that it allows (Linux 5.16).
+    ///
+    /// # Errors
+    /// If the kernel does not tell.
+    pub fn verified_instructions(&self) -> Result<Option<u32>, DataplaneError> {
+        let name = if self.hook == TrialHook::Xdp { object::XDP_INGRESS } else { object::TC_INGRESS };
+        let program = self.ebpf.program(name).ok_or_else(|| missing(name))?;
+        Ok(program.info().context(|| name)?.verified_instruction_count())
+    }
+
     /// Fills every bucket.
     ///
     /// # Errors
@@ -169,15 +179,16 @@ fn options(frame: &[u8], repeat: u32) -> TestRunOptions<'_> {
     TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::default() }
 }
 
-/// What an empty XDP program costs for this frame: the floor of every comparison.
+/// What an empty program costs at a hook for this frame: the floor of every comparison.
 ///
 /// # Errors
 /// If the kernel does not run it.
-pub fn time_of_empty_program(frame: &[u8], repeat: u32) -> Result<Duration, DataplaneError> {
+pub fn time_of_empty_program(hook: TrialHook, frame: &[u8], repeat: u32) -> Result<Duration, DataplaneError> {
     let mut ebpf = Plan::new().load()?;
-    let program = object::xdp(&mut ebpf, object::EMPTY)?;
-    program
-        .test_run(options(frame, repeat))
-        .context(|| "running the empty program")
-        .map(|result| result.duration)
+    let what = || "running the empty program";
+    let result = match hook {
+        TrialHook::Xdp => object::xdp(&mut ebpf, object::XDP_EMPTY)?.test_run(options(frame, repeat)),
+        TrialHook::Tc => object::classifier(&mut ebpf, object::TC_EMPTY)?.test_run(options(frame, repeat)),
+    };
+    result.context(what).map(|result| result.duration)
 }

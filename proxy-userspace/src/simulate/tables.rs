@@ -9,10 +9,12 @@ use std::rc::Rc;
 use proxy_common::abi::decision::Decision;
 use proxy_common::abi::flow::{FlowKey, FlowValue, FragmentKey, FragmentValue};
 use proxy_common::abi::limit::{Bucket, LINES, WAYS};
+use proxy_common::abi::reason::Reason;
 use proxy_common::abi::settings::Settings;
 use proxy_common::abi::trie::Node;
 use proxy_common::engine::Tables;
-use proxy_common::engine::limiter::CellLine;
+use proxy_common::engine::limiter::{self, CellLine, Charge};
+use proxy_common::packet::view::Plain;
 
 use crate::policy::compile::CompiledTables;
 
@@ -117,6 +119,10 @@ impl Tables for HostTables<'_> {
 
     fn line(&self, index: u32) -> Option<HostLine> {
         (index < LINES).then(|| self.lines.borrow_mut().entry(index).or_default().clone())
+    }
+
+    fn charge(&self, charge: Charge) -> Option<Reason> {
+        limiter::charge(&Plain, self, charge)
     }
 
     fn now_ns(&self) -> u64 {
