@@ -72,6 +72,9 @@ fn flags(workspace: &Workspace, linker: &Path) -> OsString {
         "-Clink-arg=--btf".into(),
         // Compare-and-exchange and 32-bit jumps; kernel 5.12.
         "-Ctarget-cpu=v3".into(),
+        // The linker generates the code. Headers lie at odd addresses: without this each field is put together from bytes.
+        // The verifier allows such loads wherever the processor does, and says so where it does not.
+        "-Clink-arg=--cpu-features=+allows-misaligned-mem-access".into(),
         // Whose registers a program may ask for; aya-ebpf chooses by this.
         format!("--cfg=bpf_target_arch=\"{}\"", consts::ARCH).into(),
         script,

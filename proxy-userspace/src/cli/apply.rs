@@ -10,11 +10,13 @@ use crate::control::client;
 use crate::control::protocol::{Command, Response};
 use crate::policy;
 
-/// Change the policy in force: no restart, no gap, no connection cut
+/// Change the policy in force: no restart, no gap, no cut of a connection that the new policy allows too
 ///
 /// The daemon compiles the file, loads it into the kernel beside the policy in force, runs the file's own tests on it
 /// there, and then replaces the programs on each interface by one atomic step: every packet is judged by the one policy
 /// or by the other. Counters of services that keep their name go on; limits and flows are kept.
+///
+/// The file is what SIGHUP applies again from now on; a daemon that is started anew applies the file that it is given.
 ///
 /// If anything is wrong, nothing changes: exit code 2 for a file with errors, 1 if its tests fail or the kernel refuses.
 #[derive(Debug, clap::Args)]
@@ -39,6 +41,7 @@ pub fn run(global: &Global, args: &Args) -> Outcome {
                 global.run_dir.display(),
                 args.file.display()
             ),
+            ErrorKind::PermissionDenied => anyhow!("only root may command this firewall: run it as root"),
             _ => anyhow!("asking the daemon in {}: {error}", global.run_dir.display()),
         })?;
     match response {

@@ -50,8 +50,23 @@ pub fn run(args: &Args) -> Outcome {
             return Err(Failure::Input(error.to_string()));
         }
     };
-    let report = simulate::check(&policy)
-        .map_err(|error| Failure::Input(format!("{}: {:#}", args.file.display(), anyhow!(error))))?;
+    let report = match simulate::check(&policy) {
+        Ok(report) => report,
+        Err(error) => {
+            let message = format!("{}: {:#}", args.file.display(), anyhow!(error));
+            if args.json {
+                let failed_tests = vec![message.clone()];
+                json(&Result {
+                    ok: false,
+                    file: &args.file,
+                    hash: Some(&policy.hash),
+                    errors: &[],
+                    failed_tests,
+                })?;
+            }
+            return Err(Failure::Input(message));
+        }
+    };
     if args.json {
         json(&Result {
             ok: report.passed(),
@@ -77,12 +92,7 @@ fn json(result: &Result<'_>) -> Outcome {
 
 fn for_people(policy: &Policy, report: &TestReport) -> String {
     let number = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
-    let counts = [
-        number(policy.interfaces.len(), "interface"),
-        number(policy.zones.len(), "zone"),
-        number(policy.limits.len(), "limit"),
-        number(policy.services.len(), "service"),
-    ];
+    let counts = [number(policy.interfaces.len(), "interface"), number(policy.services.len(), "service")];
     let tests = match report.results.len() {
         0 => "no tests of its own".to_owned(),
         some => format!("{} passed", number(some, "test")),

@@ -50,7 +50,7 @@ const AFTER_HELP: &str = "\
 The three things to know:
   tollgate run --policy FILE     enforce a policy, at boot or by hand; it stays enforced when this ends
   tollgate stats                 what was let through, what was dropped, and why
-  tollgate apply FILE            change the policy: no restart, no gap, no connection cut
+  tollgate apply FILE            change the policy: no restart, no gap
 
 A first policy, in FILE:
   version = 1

@@ -70,8 +70,8 @@ fn choose<'a>(stats: &'a Stats, interface: Option<&str>) -> Result<&'a Counters,
     let found = stats.interfaces.iter().find(|one| one.name == wanted);
     found.map(|one| &one.counters).ok_or_else(|| {
         let names: Vec<_> = stats.interfaces.iter().map(|one| one.name.as_str()).collect();
-        let names = if names.is_empty() { "none is".to_owned() } else { names.join(", ") + " are" };
-        super::Failure::Input(format!("the interface {wanted} is not enforced; {names}"))
+        let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        super::Failure::Input(format!("the interface {wanted} is not enforced; enforced: {names}"))
     })
 }
 

@@ -1,7 +1,9 @@
 //! `tollgate status`: what is enforced where.
 
-use anyhow::Context;
 use std::fmt::Write as _;
+use std::path::Path;
+
+use anyhow::Context;
 
 use super::table::{print, rendered, table};
 use super::{Global, Outcome, require_root};
@@ -24,19 +26,19 @@ pub fn run(global: &Global, args: &Args) -> Outcome {
         let json = serde_json::to_string(&status).context("JSON")?;
         print(&format!("{json}\n"));
     } else {
-        print(&for_people(&status));
+        print(&for_people(&status, &global.bpffs));
     }
     Ok(())
 }
 
-fn for_people(status: &Status) -> String {
+fn for_people(status: &Status, bpffs: &Path) -> String {
     let daemon = if status.daemon.running {
         format!("running, {}", status.daemon.socket.display())
     } else {
         "not running (what is enforced stays enforced; `tollgate run` starts one)".to_owned()
     };
     let Some(policy) = &status.policy else {
-        return format!("nothing is enforced\ndaemon     {daemon}\n");
+        return format!("nothing is enforced (looked in {})\ndaemon     {daemon}\n", bpffs.display());
     };
     let mut text = String::new();
     let rows = [

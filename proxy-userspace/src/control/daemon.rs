@@ -15,7 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::lock;
 use super::protocol::{Command, Enforcing, Report, Response};
 use super::server;
-use crate::dataplane::{self, Pins, Shared};
+use crate::dataplane::{self, DataplaneError, Pins, Shared};
 use crate::policy;
 
 /// How often the limiter's cells are swept: far more often than their time wraps (78 hours).
@@ -51,6 +51,12 @@ pub enum DaemonError {
     },
 }
 
+impl From<DataplaneError> for DaemonError {
+    fn from(error: DataplaneError) -> Self {
+        if error.is_input() { Self::BadInput(error.to_string()) } else { Self::Refused(error.to_string()) }
+    }
+}
+
 /// Runs a daemon until SIGTERM or SIGINT, and leaves the policy enforced. `enforcing` is called once, when the policy is.
 ///
 /// # Errors
@@ -66,7 +72,10 @@ pub async fn run(
         move |source| DaemonError::Io { what, source }
     };
     // Before anything else: a wrong file must not even make a folder.
-    policy::load(policy).map_err(|error| DaemonError::BadInput(error.to_string()))?;
+    let checked = policy::load(policy).map_err(|error| DaemonError::BadInput(error.to_string()))?;
+    dataplane::fits_host(&checked).map_err(DaemonError::from)?;
+    drop(checked);
+    pins.prepare().map_err(DaemonError::from)?;
     let _daemon = lock::daemon(run_dir).map_err(|source| match source.kind() {
         io::ErrorKind::WouldBlock => DaemonError::Refused(format!(
             "a daemon runs already with the run directory {}: use `tollgate apply`, or another --run-dir",
@@ -74,7 +83,7 @@ pub async fn run(
         )),
         _ => DaemonError::Io { what: run_dir.display().to_string(), source },
     })?;
-    let mut shared = Shared::open(&pins).map_err(|error| DaemonError::Refused(error.to_string()))?;
+    let mut shared = Shared::open(&pins).map_err(DaemonError::from)?;
     let logger = EbpfLogger::init(shared.ebpf_mut());
     let daemon = Arc::new(Daemon {
         pins,
@@ -110,7 +119,10 @@ pub async fn run(
         }
     }
     notify(&[NotifyState::Stopping]);
-    log::info!("ending; the policy stays enforced (`tollgate detach` ends that)");
+    match dataplane::enforced(&daemon.pins) {
+        Ok(enforced) if enforced.is_empty() => log::info!("ending; nothing is enforced"),
+        _ => log::info!("ending; the policy stays enforced (`tollgate detach` ends that)"),
+    }
     Ok(())
 }
 

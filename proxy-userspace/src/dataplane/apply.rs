@@ -117,6 +117,14 @@ fn try_apply(pins: &Pins, shared: &mut Shared, policy: &Policy) -> Result<Applie
     }
 }
 
+/// Fails if the policy does not fit the interfaces of this host; touches nothing.
+///
+/// # Errors
+/// As [`apply`] for that reason.
+pub fn fits_host(policy: &Policy) -> Result<(), DataplaneError> {
+    targets(policy, &mut Vec::new()).map(drop)
+}
+
 /// The interfaces of this host that the policy means.
 fn targets(policy: &Policy, notes: &mut Vec<String>) -> Result<Vec<HostInterface>, DataplaneError> {
     let present = interfaces::all()?;
@@ -135,9 +143,20 @@ fn targets(policy: &Policy, notes: &mut Vec<String>) -> Result<Vec<HostInterface
     }
     let (mut targets, mut entries) = (Vec::new(), Vec::new());
     for interface in &present {
-        if let Some(entry) = entry_for(policy, &interface.name) {
+        let Some(entry) = entry_for(policy, &interface.name) else { continue };
+        if interface.ethernet {
             targets.push(interface.clone());
             entries.push(entry);
+        } else if patterns
+            .iter()
+            .any(|name| policy.interfaces.get(entry).is_some_and(|one| one.name == *name))
+        {
+            notes.push(format!("{} is not enforced: its frames have no Ethernet header", interface.name));
+        } else {
+            return Err(DataplaneError::NoEthernet {
+                policy: policy.path.clone(),
+                interface: interface.name.clone(),
+            });
         }
     }
     for pattern in &patterns {
@@ -271,8 +290,7 @@ fn forget_unused(pins: &Pins) {
 pub(super) fn detach_interface(pins: &Pins, index: u32) -> Result<(), DataplaneError> {
     let folder = pins.interface(index);
     // The links and filters of an interface that is gone are gone with it.
-    if let Some(name) = interfaces::name_of(index) {
-        let interface = HostInterface { name, index };
+    if let Some(interface) = interfaces::with_index(index)? {
         for direction in [Direction::Ingress, Direction::Egress] {
             for attachment in Attachment::present(&folder, direction) {
                 attach::remove(&interface, &attachment.pin(&folder, direction), attachment, direction)?;

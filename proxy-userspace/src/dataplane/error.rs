@@ -24,6 +24,18 @@ pub enum DataplaneError {
         /// Interfaces there are.
         present: Vec<String>,
     },
+    /// The policy names an interface whose frames the programs can't read.
+    #[error(
+        "{policy}: the interface {interface} has no Ethernet header (a tunnel: tun, WireGuard, …), and such interfaces can't \
+         be enforced yet; name the interface below it",
+        policy = .policy.display()
+    )]
+    NoEthernet {
+        /// The policy file.
+        policy: PathBuf,
+        /// The interface.
+        interface: String,
+    },
     /// The policy can't be turned into tables.
     #[error("{policy}: {source}", policy = .policy.display())]
     Compile {
@@ -41,6 +53,13 @@ pub enum DataplaneError {
     /// The folder for the pins is not on a BPF file system.
     #[error("{path} is not on a BPF file system, which keeps the filter alive; mount one: mount -t bpf bpf /sys/fs/bpf", path = .0.display())]
     NoBpfFs(PathBuf),
+    /// This process has a view of the file systems of its own, and no BPF file system in it.
+    #[error(
+        "{path} has no BPF file system in this process's own mount namespace, and one mounted here would vanish with it, \
+         and the filter too; mount it outside first, and use `nsenter --net=…` instead of `ip netns exec`",
+        path = .0.display()
+    )]
+    PrivateMounts(PathBuf),
     /// Pinned objects of somebody else, or of another version.
     #[error("{path} holds {what}; nothing was touched. Name another folder with --bpffs, or remove what is there: {remedy}", path = .path.display())]
     Foreign {
@@ -72,7 +91,7 @@ pub enum DataplaneError {
 impl DataplaneError {
     /// True if the policy or an argument is wrong, not the machine: exit code 2.
     pub const fn is_input(&self) -> bool {
-        matches!(self, Self::NoSuchInterface { .. } | Self::Compile { .. })
+        matches!(self, Self::NoSuchInterface { .. } | Self::NoEthernet { .. } | Self::Compile { .. })
     }
 }
 

@@ -1,8 +1,12 @@
-//! The interfaces of this network namespace, by name and index.
+//! The interfaces of this network namespace: name, index, and whether frames on them begin with an Ethernet header.
 
-use nix::net::if_::{if_indextoname, if_nameindex};
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::if_nameindex;
 
 use super::error::{Context, DataplaneError};
+
+/// `ARPHRD_ETHER` and `ARPHRD_LOOPBACK`: the link types with an Ethernet header.
+const WITH_HEADER: [u16; 2] = [1, 772];
 
 /// An interface of this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +15,8 @@ pub struct HostInterface {
     pub name: String,
     /// Its index, which it keeps when it is renamed.
     pub index: u32,
+    /// True if its frames begin with an Ethernet header. Those of tunnels (tun, WireGuard, …) begin with the IP header.
+    pub ethernet: bool,
 }
 
 /// All interfaces, in order of their indices.
@@ -19,18 +25,41 @@ pub struct HostInterface {
 /// If the kernel does not tell.
 pub fn all() -> Result<Vec<HostInterface>, DataplaneError> {
     let list = if_nameindex().context(|| "listing the network interfaces")?;
+    let headers = getifaddrs().context(|| "listing the addresses of the network interfaces")?;
+    // Every interface has one link-level entry, with or without an address.
+    let headers: Vec<_> = headers
+        .filter_map(|entry| Some((entry.interface_name, entry.address?.as_link_addr()?.hatype())))
+        .collect();
+    let ethernet = |name: &str| headers.iter().any(|(of, kind)| of == name && WITH_HEADER.contains(kind));
     let mut found: Vec<_> = list
         .iter()
-        .map(|entry| HostInterface {
-            name: entry.name().to_string_lossy().into_owned(),
-            index: entry.index(),
+        .map(|entry| {
+            let name = entry.name().to_string_lossy().into_owned();
+            HostInterface { ethernet: ethernet(&name), name, index: entry.index() }
         })
         .collect();
     found.sort_unstable_by_key(|interface| interface.index);
     Ok(found)
 }
 
-/// The name of an index; `None` if the interface is gone.
-pub fn name_of(index: u32) -> Option<String> {
-    if_indextoname(index).ok().map(|name| name.to_string_lossy().into_owned())
+/// The interface with an index; `None` if it is gone.
+///
+/// # Errors
+/// If the kernel does not tell.
+pub fn with_index(index: u32) -> Result<Option<HostInterface>, DataplaneError> {
+    Ok(all()?.into_iter().find(|interface| interface.index == index))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_is_found() {
+        let all = all().expect("interfaces");
+        let lo = all.iter().find(|interface| interface.name == "lo").expect("lo");
+        assert!(lo.ethernet);
+        assert_eq!(with_index(lo.index).expect("interfaces").as_ref(), Some(lo));
+        assert_eq!(with_index(u32::MAX).expect("interfaces"), None);
+    }
 }

@@ -13,7 +13,7 @@ use proxy_common::abi::label::Label;
 use super::attach::linked_program;
 use super::error::{Context, DataplaneError, at, missing};
 use super::hook::{Attachment, Direction};
-use super::interfaces::{HostInterface, name_of};
+use super::interfaces::{HostInterface, with_index};
 use super::pins::Pins;
 use super::shared::check_identity;
 
@@ -50,14 +50,14 @@ pub fn enforced(pins: &Pins) -> Result<Vec<Enforced>, DataplaneError> {
     let mut found = Vec::new();
     for index in pins.interfaces() {
         // What is left of an interface that is gone enforces nothing.
-        let Some(name) = name_of(index) else { continue };
+        let Some(interface) = with_index(index)? else { continue };
         let folder = pins.interface(index);
         let Some(attachment) = Attachment::present(&folder, Direction::Ingress).first().copied() else {
             continue;
         };
         let program = program(&folder, attachment)?;
         let label = label_of(&program)?;
-        found.push(Enforced { interface: HostInterface { name, index }, attachment, label });
+        found.push(Enforced { interface, attachment, label });
     }
     Ok(found)
 }

@@ -30,7 +30,7 @@ mod shared;
 mod sweep;
 mod trial;
 
-pub use apply::{Applied, AppliedInterface, apply};
+pub use apply::{Applied, AppliedInterface, apply, fits_host};
 pub use counters::{Count, read as read_counters};
 pub use detach::detach;
 pub use error::DataplaneError;

@@ -48,13 +48,16 @@ impl Pins {
         &self.root
     }
 
-    /// Makes the folder, and mounts the BPF file system at its usual place if nobody has.
+    /// Sees to it that the folder is on a BPF file system, and mounts that at its usual place if nobody has.
     ///
     /// # Errors
-    /// If the folder is not on a BPF file system, or can't be made.
+    /// If it is not, and can't be.
     pub fn prepare(&self) -> Result<(), DataplaneError> {
         if !is_on_bpffs(&self.root) && self.root.starts_with(USUAL_MOUNT) && !is_bpffs(Path::new(USUAL_MOUNT))
         {
+            if !sees_mounts_of_init() {
+                return Err(DataplaneError::PrivateMounts(self.root.clone()));
+            }
             log::info!("mounting the BPF file system at {USUAL_MOUNT}");
             mount(Some("bpf"), USUAL_MOUNT, Some("bpf"), MsFlags::empty(), None::<&str>)
                 .context(|| format!("mounting the BPF file system at {USUAL_MOUNT}"))?;
@@ -62,6 +65,14 @@ impl Pins {
         if !is_on_bpffs(&self.root) {
             return Err(DataplaneError::NoBpfFs(self.root.clone()));
         }
+        Ok(())
+    }
+
+    /// Makes the folder of the maps that outlive a policy.
+    ///
+    /// # Errors
+    /// If it can't be made.
+    pub fn make_shared(&self) -> Result<(), DataplaneError> {
         make(&self.shared())
     }
 
@@ -164,6 +175,13 @@ pub(super) fn unpin(path: &Path) -> Result<(), DataplaneError> {
 
 fn make(folder: &Path) -> Result<(), DataplaneError> {
     fs::create_dir_all(folder).context(at(folder))
+}
+
+/// True if what this process mounts is there for everybody: unlike under `ip netns exec`, or in a unit with private mounts.
+fn sees_mounts_of_init() -> bool {
+    let of = |process: &str| fs::read_link(format!("/proc/{process}/ns/mnt"));
+    // Not to be told is as good as no: only root is, and only root can mount.
+    matches!((of("self"), of("1")), (Ok(own), Ok(first)) if own == first)
 }
 
 /// True if the path, or its nearest ancestor that exists, is on a BPF file system.

@@ -45,6 +45,7 @@ impl Shared {
     pub fn open(pins: &Pins) -> Result<Self, DataplaneError> {
         check_identity(pins)?;
         pins.prepare()?;
+        pins.make_shared()?;
         let mut ebpf = Plan::new().sharing(pins).load()?;
         let hash_keys = identify(&mut ebpf)?;
         let clock = clock(&mut ebpf)?;
