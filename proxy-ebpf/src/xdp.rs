@@ -13,16 +13,26 @@ use crate::finish::{finish, is_fault};
 use crate::tables::Maps;
 use crate::view::Frame;
 
-/// Judges a packet before the stack sees it. Declared for multi-buffer frames, so that jumbo MTUs can attach.
+/// Judges a packet before the stack sees it. Declared for multi-buffer frames (Linux 5.18), so that jumbo MTUs can attach.
 #[xdp(frags)]
 pub fn xdp_ingress(ctx: XdpContext) -> u32 {
-    let (data, data_end) = (ctx.data(), ctx.data_end());
     // SAFETY: a helper on this program's own context (Linux 5.18).
     let len = unsafe { bpf_xdp_get_buff_len(ctx.as_ptr().cast()) } as usize;
-    let frame = Frame { data, data_end, len, packets: 1 };
+    judge(&ctx, len)
+}
+
+/// The same for kernels before 5.18, whose frames are all in one piece.
+#[xdp]
+pub fn xdp_linear(ctx: XdpContext) -> u32 {
+    judge(&ctx, ctx.data_end() - ctx.data())
+}
+
+#[inline(always)]
+fn judge(ctx: &XdpContext, len: usize) -> u32 {
+    let frame = Frame { data: ctx.data(), data_end: ctx.data_end(), len, packets: 1 };
     let outcome = engine::ingress(&frame, &Maps);
     if is_fault(outcome) {
-        diagnostics::fault(&ctx);
+        diagnostics::fault(ctx);
     }
     match finish(&frame, outcome) {
         Verdict::Pass => xdp_action::XDP_PASS,

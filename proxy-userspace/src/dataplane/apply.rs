@@ -213,7 +213,7 @@ fn replace(
                 ),
             });
         }
-        let program = object::xdp(ebpf, object::XDP_INGRESS)?;
+        let program = object::xdp(ebpf, object::xdp_for_kernel())?;
         match attach::xdp(program, interface, &folder, attachment)? {
             Ok(done) => return Ok(note(placed, done)),
             Err(_) if hook == HookChoice::Auto && other.pin(&folder, Direction::Ingress).exists() => {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use aya::programs::{SchedClassifier, Xdp};
+use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader};
 use proxy_common::abi::settings::Settings;
 
@@ -12,8 +13,10 @@ use super::pins::{Pins, SHARED_MAPS};
 /// `target/bpf/tollgate.o`, as `build.rs` found it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("TOLLGATE_BPF_OBJECT"));
 
-/// Judges packets at an interface's XDP hook.
+/// Judges packets at an interface's XDP hook, in frames of several buffers too (Linux 5.18).
 pub const XDP_INGRESS: &str = "xdp_ingress";
+/// The same for kernels before 5.18.
+pub const XDP_LINEAR: &str = "xdp_linear";
 /// Judges packets at an interface's TC ingress hook.
 pub const TC_INGRESS: &str = "tc_ingress";
 /// Records the flows that this host begins.
@@ -80,6 +83,13 @@ impl Plan {
         }
         loader.load(OBJECT).context(|| "loading the kernel programs' maps (this needs root)")
     }
+}
+
+/// The XDP program that this kernel can run.
+pub fn xdp_for_kernel() -> &'static str {
+    // A kernel that does not tell its version is taken for a new one: it can refuse, and is believed.
+    let old = KernelVersion::current().is_ok_and(|version| version < KernelVersion::new(5, 18, 0));
+    if old { XDP_LINEAR } else { XDP_INGRESS }
 }
 
 /// Loads an XDP program into the kernel, which verifies it.

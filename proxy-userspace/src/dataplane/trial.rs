@@ -23,10 +23,22 @@ use crate::policy::compile::{Clock, Compiled};
 /// Which program judges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TrialHook {
-    /// `xdp_ingress`.
+    /// The XDP program for this kernel.
     Xdp,
+    /// The XDP program for kernels before 5.18.
+    XdpLinear,
     /// `tc_ingress`.
     Tc,
+}
+
+impl TrialHook {
+    fn program(self) -> &'static str {
+        match self {
+            Self::Xdp => object::xdp_for_kernel(),
+            Self::XdpLinear => object::XDP_LINEAR,
+            Self::Tc => object::TC_INGRESS,
+        }
+    }
 }
 
 /// One interface's programs with private state.
@@ -66,8 +78,8 @@ impl Trial {
     /// The programs of a load that somebody else has prepared.
     pub(super) fn of(mut ebpf: Ebpf, compiled: &Compiled, hook: TrialHook) -> Result<Self, DataplaneError> {
         match hook {
-            TrialHook::Xdp => drop(object::xdp(&mut ebpf, object::XDP_INGRESS)?),
-            TrialHook::Tc => drop(object::classifier(&mut ebpf, object::TC_INGRESS)?),
+            TrialHook::Xdp | TrialHook::XdpLinear => drop(object::xdp(&mut ebpf, hook.program())?),
+            TrialHook::Tc => drop(object::classifier(&mut ebpf, hook.program())?),
         }
         object::classifier(&mut ebpf, object::TC_EGRESS)?;
         let counters = ebpf.take_map("COUNTERS").ok_or_else(|| missing("COUNTERS"))?;
@@ -116,7 +128,7 @@ impl Trial {
     /// # Errors
     /// If the kernel does not tell.
     pub fn verified_instructions(&self) -> Result<Option<u32>, DataplaneError> {
-        let name = if self.hook == TrialHook::Xdp { object::XDP_INGRESS } else { object::TC_INGRESS };
+        let name = self.hook.program();
         let program = self.ebpf.program(name).ok_or_else(|| missing(name))?;
         Ok(program.info().context(|| name)?.verified_instruction_count())
     }
@@ -145,16 +157,14 @@ impl Trial {
     }
 
     fn judge(&self, frame: &[u8], repeat: u32) -> Result<TestRunResult, DataplaneError> {
-        match self.hook {
-            TrialHook::Tc => self.classifier(object::TC_INGRESS, frame, repeat),
-            TrialHook::Xdp => {
-                let what = || format!("running {} in the kernel", object::XDP_INGRESS);
-                let program =
-                    self.ebpf.program(object::XDP_INGRESS).ok_or_else(|| missing(object::XDP_INGRESS))?;
-                let program: &Xdp = program.try_into().context(what)?;
-                program.test_run(options(frame, repeat)).context(what)
-            }
+        let name = self.hook.program();
+        if self.hook == TrialHook::Tc {
+            return self.classifier(name, frame, repeat);
         }
+        let what = || format!("running {name} in the kernel");
+        let program = self.ebpf.program(name).ok_or_else(|| missing(name))?;
+        let program: &Xdp = program.try_into().context(what)?;
+        program.test_run(options(frame, repeat)).context(what)
     }
 
     fn classifier(&self, name: &str, frame: &[u8], repeat: u32) -> Result<TestRunResult, DataplaneError> {
@@ -187,7 +197,9 @@ pub fn time_of_empty_program(hook: TrialHook, frame: &[u8], repeat: u32) -> Resu
     let mut ebpf = Plan::new().load()?;
     let what = || "running the empty program";
     let result = match hook {
-        TrialHook::Xdp => object::xdp(&mut ebpf, object::XDP_EMPTY)?.test_run(options(frame, repeat)),
+        TrialHook::Xdp | TrialHook::XdpLinear => {
+            object::xdp(&mut ebpf, object::XDP_EMPTY)?.test_run(options(frame, repeat))
+        }
         TrialHook::Tc => object::classifier(&mut ebpf, object::TC_EMPTY)?.test_run(options(frame, repeat)),
     };
     result.context(what).map(|result| result.duration)

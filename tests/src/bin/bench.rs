@@ -100,7 +100,9 @@ fn bench() -> Result<()> {
         "What one packet costs by test-run, in nanoseconds: the median of {ROUNDS} alternating rounds of {REPEAT} runs. The\n\
          empty program is the floor, what the hook itself costs; \"over empty\" is what the filter adds."
     );
-    for (hook, name) in [(TrialHook::Xdp, "XDP"), (TrialHook::Tc, "TC")] {
+    for (hook, name) in
+        [(TrialHook::Xdp, "XDP"), (TrialHook::XdpLinear, "XDP before Linux 5.18"), (TrialHook::Tc, "TC")]
+    {
         println!("\n{}", section(hook, name, &short, &long)?.trim_end());
     }
     Ok(())

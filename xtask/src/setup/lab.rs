@@ -19,7 +19,7 @@ struct Tool {
     why: &'static str,
 }
 
-const TOOLS: [Tool; 9] = [
+const TOOLS: [Tool; 10] = [
     Tool { program: "ip", package: "iproute2", why: "makes namespaces, links and addresses" },
     Tool { program: "tc", package: "iproute2", why: "shows and removes hooks" },
     Tool { program: "ethtool", package: "ethtool", why: "turns offloads of the lab's links off" },
@@ -32,6 +32,7 @@ const TOOLS: [Tool; 9] = [
     Tool { program: "curl", package: "curl", why: "web requests from real clients" },
     Tool { program: "nsenter", package: "util-linux", why: "runs a program in a namespace" },
     Tool { program: "setpriv", package: "util-linux", why: "runs the database without root" },
+    Tool { program: "nmap", package: "nmap", why: "scans by somebody else's hand" },
     Tool { program: "psql", package: "postgresql-client", why: "queries the database from the network" },
 ];
 
