@@ -1,5 +1,7 @@
 //! TC: ingress where there is no native XDP, egress always, and the clock probe.
 
+use core::cell::Cell;
+
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_ns};
 use aya_ebpf::macros::classifier;
@@ -30,7 +32,8 @@ fn frame(ctx: &TcContext) -> Frame {
     Frame {
         data: ctx.data(),
         data_end: ctx.data_end(),
-        len: len as usize,
+        len: Cell::new(len as usize),
+        buffers: None,
         packets: if segments > 1 { segments } else { 1 },
     }
 }

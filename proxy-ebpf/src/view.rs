@@ -1,5 +1,9 @@
 //! The engine's packet view over `data..data_end`: the one place where packet memory is touched.
 
+use core::cell::Cell;
+
+use aya_ebpf::bindings::xdp_md;
+use aya_ebpf::helpers::generated::bpf_xdp_get_buff_len;
 use proxy_common::packet::view::MAX_OFFSET;
 use proxy_common::packet::{Forget, PacketView};
 
@@ -9,8 +13,10 @@ pub struct Frame {
     pub data: usize,
     /// One past the last byte that can be read in place.
     pub data_end: usize,
-    /// Length of the whole frame, fragments included.
-    pub len: usize,
+    /// Length of the whole frame, as far as it is known: see [`Frame::holds`].
+    pub len: Cell<usize>,
+    /// Who knows the length of an XDP frame in several buffers.
+    pub buffers: Option<*mut xdp_md>,
     /// Wire packets merged into this one.
     pub packets: u32,
 }
@@ -39,7 +45,7 @@ impl Forget for Frame {
         // As `Unknown`, but free to go where nobody needs the value.
         // SAFETY: two exclusive-ors with the same register.
         unsafe {
-            core::arch::asm!("{v} ^= {n}", "{v} ^= {n}", v = inout(reg) value, n = in(reg) self.len,
+            core::arch::asm!("{v} ^= {n}", "{v} ^= {n}", v = inout(reg) value, n = in(reg) self.len.get(),
                 options(pure, nomem, nostack));
         }
         value
@@ -64,7 +70,21 @@ impl PacketView for Frame {
 
     #[inline(always)]
     fn len(&self) -> usize {
-        self.len
+        self.len.get()
+    }
+
+    /// Asks for the length of a frame in several buffers only when its IP packet is longer than its first one: the question
+    /// costs a quarter of all that a packet costs.
+    #[inline(always)]
+    fn holds(&self, end: usize) -> bool {
+        if end <= self.len.get() {
+            return true;
+        }
+        let Some(ctx) = self.buffers else { return false };
+        // SAFETY: a helper on this program's own context (Linux 5.18).
+        let whole = unsafe { bpf_xdp_get_buff_len(ctx) } as usize;
+        self.len.set(whole);
+        end <= whole
     }
 
     #[inline(always)]

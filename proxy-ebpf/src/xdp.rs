@@ -1,8 +1,9 @@
 //! XDP: ingress where the driver runs programs before it makes an skb, and the floor for benchmarks.
 
+use core::cell::Cell;
+
 use aya_ebpf::EbpfContext as _;
-use aya_ebpf::bindings::xdp_action;
-use aya_ebpf::helpers::generated::bpf_xdp_get_buff_len;
+use aya_ebpf::bindings::{xdp_action, xdp_md};
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use proxy_common::abi::reason::Verdict;
@@ -16,20 +17,20 @@ use crate::view::Frame;
 /// Judges a packet before the stack sees it. Declared for multi-buffer frames (Linux 5.18), so that jumbo MTUs can attach.
 #[xdp(frags)]
 pub fn xdp_ingress(ctx: XdpContext) -> u32 {
-    // SAFETY: a helper on this program's own context (Linux 5.18).
-    let len = unsafe { bpf_xdp_get_buff_len(ctx.as_ptr().cast()) } as usize;
-    judge(&ctx, len)
+    let buffers = Some(ctx.as_ptr().cast());
+    judge(&ctx, buffers)
 }
 
 /// The same for kernels before 5.18, whose frames are all in one piece.
 #[xdp]
 pub fn xdp_linear(ctx: XdpContext) -> u32 {
-    judge(&ctx, ctx.data_end() - ctx.data())
+    judge(&ctx, None)
 }
 
 #[inline(always)]
-fn judge(ctx: &XdpContext, len: usize) -> u32 {
-    let frame = Frame { data: ctx.data(), data_end: ctx.data_end(), len, packets: 1 };
+fn judge(ctx: &XdpContext, buffers: Option<*mut xdp_md>) -> u32 {
+    let (data, data_end) = (ctx.data(), ctx.data_end());
+    let frame = Frame { data, data_end, len: Cell::new(data_end - data), buffers, packets: 1 };
     let outcome = engine::ingress(&frame, &Maps);
     if is_fault(outcome) {
         diagnostics::fault(ctx);

@@ -24,7 +24,7 @@ pub fn parse<V: PacketView>(view: &V, at: usize) -> Result<PacketInfo, Reason> {
     }
     let header_len = ((h[0] & 15) as usize) << 2;
     let total = be16(h, 2) as usize;
-    if header_len < HEADER || total < header_len || at + total > view.len() {
+    if header_len < HEADER || total < header_len || !view.holds(at + total) {
         return Err(Reason::MalformedIpv4);
     }
     let mut p = PacketInfo {

@@ -37,7 +37,7 @@ pub fn parse<V: PacketView>(view: &V, at: usize) -> Result<PacketInfo, Reason> {
         return Err(Reason::MalformedIpv6);
     }
     let end = at + HEADER + be16(h, 4) as usize;
-    if end > view.len() {
+    if !view.holds(end) {
         return Err(Reason::MalformedIpv6);
     }
     let mut p = PacketInfo {

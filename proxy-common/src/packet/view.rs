@@ -30,6 +30,11 @@ pub trait PacketView: Forget {
     /// Length of the whole frame in bytes, link header included.
     fn len(&self) -> usize;
 
+    /// True if the whole frame has at least `end` bytes, also where not all of them can be read in place.
+    fn holds(&self, end: usize) -> bool {
+        end <= self.len()
+    }
+
     /// Packets on the wire that this one stands for: above 1 where the kernel has merged them (GRO).
     fn packets(&self) -> u32 {
         1

@@ -14,7 +14,7 @@ use proxy_common::engine::Outcome;
 use tollgate::dataplane::{Trial, TrialHook, time_of_empty_program};
 use tollgate::policy::compile::{Clock, Compiled, RuleIds, compile};
 use tollgate::policy::parse;
-use tollgate_tests::frames::{self, ACK, Link, Path, SYN};
+use tollgate_tests::frames::{self, ACK, FIN, Link, Path, SYN};
 use tollgate_tests::lab::require_root;
 
 /// Runs in a row whose mean is one sample.
@@ -181,6 +181,8 @@ fn paths() -> Vec<(&'static str, Vec<u8>, Reason)> {
     vec![
         ("not ours (ARP)", arp, Reason::Arp),
         ("malformed", malformed, Reason::MalformedIpv4),
+        ("malformed TCP (the whole parse)", tcp(OUTSIDE, 80, SYN | FIN), Reason::TcpFlags),
+        ("drop, impossible source", tcp(Ipv4Addr::LOCALHOST, 80, SYN), Reason::SourceInvalid),
         ("drop by zone", tcp(OUTSIDE, 8000, SYN), Reason::ServiceRefused),
         ("drop by zone, IPv6", v6, Reason::ServiceRefused),
         ("drop, no service, pure SYN", tcp(OUTSIDE, 22, SYN), Reason::NoService),
