@@ -92,6 +92,7 @@ reasons! {
     PingOverLimit = 40, Drop, "ping-over-limit", "Echo requests faster than the ping limit.";
     IcmpErrorUnknown = 42, Drop, "icmp-error-unknown", "An ICMP error about a packet that this host did not send.";
     NeighbourDiscoveryForged = 43, Drop, "neighbour-discovery-forged", "Neighbour discovery that a router has forwarded: its hop limit is not 255.";
+    DestinationInvalid = 44, Drop, "destination-invalid", "A destination address that no packet from a network can have.";
     TableFault = 45, Drop, "table-fault", "A table did not hold what the program needs; please report it.";
 }
 

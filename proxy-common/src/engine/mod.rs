@@ -113,6 +113,13 @@ fn judge<V: PacketView, T: Tables>(view: &V, tables: &T, p: &PacketInfo) -> Outc
     {
         return Outcome::plain(reason);
     }
+    if p.destination.is_never_on_a_network(p.v6) {
+        return Outcome::plain(Reason::DestinationInvalid);
+    }
+    // "LAND": an answer would go from this host to itself.
+    if p.source == p.destination {
+        return Outcome::plain(Reason::SourceInvalid);
+    }
     let Some(d) = decide(tables, p.source, p.v6, port_index(p)) else {
         return Outcome::plain(Reason::TableFault);
     };

@@ -69,6 +69,13 @@ impl Addr {
         self.hi >> 54 == 0xfe80 >> 6
     }
 
+    /// The unspecified and the loopback addresses (RFC 1122 section 3.2.1.3, RFC 4291 section 2.5): a host that takes
+    /// packets to them from outside lets strangers talk to what is bound to loopback.
+    #[inline(always)]
+    pub const fn is_never_on_a_network(self, v6: bool) -> bool {
+        if v6 { self.hi == 0 && self.lo <= 1 } else { self.hi >> 56 == 127 || self.hi == 0 }
+    }
+
     /// The IPv6 unspecified address.
     #[inline(always)]
     pub const fn is_zero(self) -> bool {

@@ -40,7 +40,10 @@ impl Reference {
         if let Some(reason) = self.ipv6_link(packet) {
             return (reason, None);
         }
-        if is_invalid_source(packet.source) {
+        if is_invalid_destination(packet.destination) {
+            return (Reason::DestinationInvalid, None);
+        }
+        if is_invalid_source(packet.source) || packet.source == packet.destination {
             return (Reason::SourceInvalid, None);
         }
         if self.is_spoofed(packet.source) {
@@ -251,6 +254,10 @@ impl Reference {
 }
 
 /// Step 3: what no packet from a network can have as its source. Exactly the page's list.
+fn is_invalid_destination(destination: IpAddr) -> bool {
+    destination.is_loopback() || destination.is_unspecified()
+}
+
 fn is_invalid_source(source: IpAddr) -> bool {
     let broadcast = matches!(source, IpAddr::V4(address) if address.is_broadcast());
     source.is_loopback() || source.is_multicast() || source.is_unspecified() || broadcast
