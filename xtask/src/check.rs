@@ -20,6 +20,8 @@ pub fn run(workspace: &Workspace) -> Result<ExitCode> {
     for (name, mut command) in [
         ("formatting", formatting(workspace)),
         ("lints", lints(workspace)),
+        ("formatting of the fuzz targets", fuzz_formatting(workspace)),
+        ("lints of the fuzz targets", fuzz_lints(workspace)),
         ("lints of the kernel programs", kernel_lints(workspace, &kit)),
         ("documentation", documentation(workspace)),
     ] {
@@ -46,6 +48,28 @@ fn lints(workspace: &Workspace) -> Command {
     let mut cargo = workspace.cargo();
     // --locked: a Cargo.lock that is not the committed one fails here.
     cargo.args(["clippy", "--quiet", "--locked", "--all-targets", "--", "-Dwarnings"]);
+    cargo
+}
+
+/// The fuzz targets are a workspace of their own, which `--all` does not reach.
+fn fuzz_formatting(workspace: &Workspace) -> Command {
+    let mut cargo = workspace.cargo();
+    cargo.args(["fmt", "--check", "--manifest-path"]).arg(workspace.fuzz().join("Cargo.toml"));
+    cargo
+}
+
+/// Without libFuzzer's runtime, which takes a C++ compiler and a while.
+fn fuzz_lints(workspace: &Workspace) -> Command {
+    let mut cargo = workspace.cargo();
+    cargo.args([
+        "clippy",
+        "--quiet",
+        "--locked",
+        "--all-targets",
+        "--no-default-features",
+        "--manifest-path",
+    ]);
+    cargo.arg(workspace.fuzz().join("Cargo.toml")).args(["--", "-Dwarnings"]);
     cargo
 }
 

@@ -14,6 +14,7 @@ use crate::workspace::Workspace;
 
 mod build;
 mod check;
+mod fuzz;
 mod lab;
 mod object;
 mod process;
@@ -42,6 +43,7 @@ New here? As root, on a machine with Rust and nothing else:
 Then, day by day:
   cargo xtask build    after a change in the kernel part; plain `cargo build` does for the rest
   cargo xtask check    before a commit
+  cargo xtask fuzz     after a change in what reads packets, policies, lists or requests
 
 Variables:
   TOLLGATE_CACHE       where the linker is kept, for all checkouts [default: $XDG_CACHE_HOME/tollgate or ~/.cache/tollgate]
@@ -80,6 +82,19 @@ enum Task {
         /// Passed on to the test programs: parts of names, or their options (`--nocapture`, `--exact`).
         #[arg(value_name = "FILTER", trailing_var_arg = true, allow_hyphen_values = true)]
         filters: Vec<String>,
+    },
+    /// Feed everything that reads what strangers write with inputs that a fuzzer finds.
+    ///
+    /// Builds the targets in fuzz/ with coverage instrumentation and runs each for a while, as many at a time as there
+    /// are processors. What was found lives in target/fuzz, so that the next run goes on from there. The exit code is 1 if
+    /// an input crashed a target; its file and the command that repeats it are named.
+    Fuzz {
+        /// How long each target runs.
+        #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
+        seconds: u32,
+        /// The targets to run: the names of the files in fuzz/fuzz_targets [default: all].
+        #[arg(value_name = "TARGET")]
+        targets: Vec<String>,
     },
     /// Show policies/platform.toml in action, with real clients and a flood. Needs root.
     ///
@@ -126,6 +141,7 @@ fn run(task: Task) -> Result<ExitCode> {
         }
         Task::Check => check::run(&workspace),
         Task::Test { filters } => test::run(&workspace, &filters),
+        Task::Fuzz { seconds, targets } => fuzz::run(&workspace, seconds, &targets),
         Task::Demo { args } => match lab::run(&workspace, "demo", &args)? {},
         Task::Bench { args } => match lab::run(&workspace, "bench", &args)? {},
     }

@@ -51,6 +51,11 @@ impl Workspace {
         self.target.join("bpf/tollgate.o")
     }
 
+    /// The fuzz targets: a workspace of their own.
+    pub fn fuzz(&self) -> PathBuf {
+        self.root.join("fuzz")
+    }
+
     /// The project's own tool folder: cheap things that belong to this checkout.
     pub fn tools(&self) -> PathBuf {
         self.root.join(".tools")

@@ -31,7 +31,11 @@ pub(super) enum ListError {
 
 /// Reads a list and adds its bytes to `hash`.
 pub(super) fn read(path: &Path, hash: &mut Sha256) -> Result<Vec<IpNet>, ListError> {
-    let file = source::open(path, "list", MOST_BYTES).map_err(ListError::Unreadable)?;
+    read_from(source::open(path, "list", MOST_BYTES).map_err(ListError::Unreadable)?, path, hash)
+}
+
+/// The same of a file that is open, or of bytes in its place; `path` is for errors.
+pub(super) fn read_from(file: impl Read, path: &Path, hash: &mut Sha256) -> Result<Vec<IpNet>, ListError> {
     // A file that grows meanwhile ends one byte after the limit.
     let mut reader = BufReader::with_capacity(1 << 16, file.take(MOST_BYTES + 1));
     let mut list = List { path, prefixes: Vec::new(), errors: Vec::new() };

@@ -19,11 +19,13 @@ mod validate;
 use std::io::Read;
 use std::path::Path;
 
+use ipnet::IpNet;
 use sha2::{Digest, Sha256};
 
 pub use diagnostic::{Diagnostic, Note, Place, PolicyError};
 pub use model::Policy;
 
+use listfile::ListError;
 use report::Report;
 use source::Unreadable;
 
@@ -63,6 +65,19 @@ pub fn parse(text: &str, path: &Path) -> Result<Policy, PolicyError> {
         Some(policy) => Ok(policy),
         None => Err(report.into_error()),
     }
+}
+
+/// Checks the contents of a list file; `path` is for errors.
+///
+/// # Errors
+/// Everything that is wrong with it, up to ten lines.
+pub fn parse_list(contents: impl Read, path: &Path) -> Result<Vec<IpNet>, PolicyError> {
+    listfile::read_from(contents, path, &mut Sha256::new()).map_err(|error| match error {
+        ListError::Unreadable(Unreadable { message, help }) => {
+            Diagnostic::of_file(path, message, help).into()
+        }
+        ListError::Lines(errors) => PolicyError(errors),
+    })
 }
 
 fn not_utf8(path: &Path, bytes: &[u8], at: usize) -> Diagnostic {

@@ -3,6 +3,7 @@
 //! A program that is there is never installed again, whichever package or hand it came from.
 
 use std::fs;
+use std::process::{Command, Stdio};
 
 use anyhow::{Result, ensure};
 
@@ -19,7 +20,7 @@ struct Tool {
     why: &'static str,
 }
 
-const TOOLS: [Tool; 10] = [
+const TOOLS: [Tool; 13] = [
     Tool { program: "ip", package: "iproute2", why: "makes namespaces, links and addresses" },
     Tool { program: "tc", package: "iproute2", why: "shows and removes hooks" },
     Tool { program: "ethtool", package: "ethtool", why: "turns offloads of the lab's links off" },
@@ -33,6 +34,9 @@ const TOOLS: [Tool; 10] = [
     Tool { program: "nsenter", package: "util-linux", why: "runs a program in a namespace" },
     Tool { program: "setpriv", package: "util-linux", why: "runs the database without root" },
     Tool { program: "nmap", package: "nmap", why: "scans by somebody else's hand" },
+    Tool { program: "hping3", package: "hping3", why: "floods, fragments and odd headers by somebody else's hand" },
+    Tool { program: "atk6-firewall6", package: "thc-ipv6", why: "attacks on IPv6 by somebody else's hand" },
+    Tool { program: "trafgen", package: "netsniff-ng", why: "hundreds of thousands of malformed frames" },
     Tool { program: "psql", package: "postgresql-client", why: "queries the database from the network" },
 ];
 
@@ -59,7 +63,7 @@ pub fn ensure(options: &Options, apt: &mut Apt) -> Result<()> {
         );
     }
     let programs: Vec<_> = TOOLS.iter().map(|tool| tool.program).collect();
-    options.found(STEP, &format!("{}, postgres: for the tests and the demo", programs.join(", ")));
+    options.found(STEP, &format!("{}, postgres, scapy: for the tests and the demo", programs.join(", ")));
     Ok(())
 }
 
@@ -73,7 +77,16 @@ fn missing() -> Vec<(&'static str, &'static str, &'static str)> {
     if !has_database_server() {
         missing.push(("postgres", "the service that the policy must keep to the LAN", "postgresql"));
     }
+    if !has_scapy() {
+        missing.push(("scapy", "evasions, packet by packet, by somebody else's hand", "python3-scapy"));
+    }
     missing
+}
+
+/// True if the system's Python has it; another Python that comes first on `PATH` does not count.
+fn has_scapy() -> bool {
+    let import = Command::new("/usr/bin/python3").args(["-c", "import scapy"]).stderr(Stdio::null()).status();
+    import.is_ok_and(|status| status.success())
 }
 
 fn has_database_server() -> bool {

@@ -10,6 +10,7 @@ use crate::workspace::Workspace;
 
 mod apt;
 mod compiler;
+mod cxx;
 mod lab;
 mod linker;
 mod rustc;
@@ -24,6 +25,10 @@ pub enum Needs {
     Build,
     /// Also to run them, in the lab.
     Lab,
+    /// To compile them, and the fuzz targets.
+    Fuzz,
+    /// All of it.
+    Everything,
 }
 
 /// What compiles the kernel programs.
@@ -37,7 +42,7 @@ pub struct Kit {
 
 /// Prepares the machine and reports each step.
 pub fn everything(workspace: &Workspace, allow_rustup: bool) -> Result<()> {
-    prepare(workspace, Needs::Lab, &Options { allow_rustup, report: true }).map(drop)
+    prepare(workspace, Needs::Everything, &Options { allow_rustup, report: true }).map(drop)
 }
 
 /// Prepares what a task needs. Silent about what is there.
@@ -71,8 +76,11 @@ fn prepare(workspace: &Workspace, needs: Needs, options: &Options) -> Result<Kit
     let mut apt = apt::Apt::default();
     let compiler = compiler::ensure(options, &mut apt)?;
     let linker = linker::ensure(workspace, &compiler, options)?;
-    if needs == Needs::Lab {
+    if matches!(needs, Needs::Lab | Needs::Everything) {
         lab::ensure(options, &mut apt)?;
+    }
+    if matches!(needs, Needs::Fuzz | Needs::Everything) {
+        cxx::ensure(options, &mut apt)?;
     }
     Ok(Kit { compiler, linker })
 }
