@@ -12,6 +12,7 @@
 mod diagnostics;
 mod finish;
 mod maps;
+mod reject;
 mod tables;
 mod tc;
 mod view;

@@ -1,12 +1,12 @@
 //! The maps. A map's name here, in the kernel and as a pin is the same word.
 //!
-//! Shared by all instances: `IDENTITY`, `RULES`, `FLOWS`, `FRAGMENTS`, `CELLS`, `AYA_LOGS`; per interface: `COUNTERS`;
-//! owned by one instance, sized and filled by the loader before the program is attached: the others.
+//! Shared by all instances: `IDENTITY`, `RULES`, `FLOWS`, `FRAGMENTS`, `CELLS`, `AYA_LOGS`; per interface: `COUNTERS`,
+//! `ANSWERS`; owned by one instance, sized and filled by the loader before the program is attached: the others.
 
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, LruHashMap, PerCpuArray};
-use proxy_common::abi::counter::{COUNTERS_LEN, Counter, MAX_RULES};
+use proxy_common::abi::counter::{Answers, COUNTERS_LEN, Counter, MAX_RULES};
 use proxy_common::abi::decision::{Decision, PORTS_LEN};
 use proxy_common::abi::flow::{FLOWS_LEN, FRAGMENTS_LEN, FlowKey, FlowValue, FragmentKey, FragmentValue};
 use proxy_common::abi::label::Label;
@@ -14,10 +14,20 @@ use proxy_common::abi::limit::{Bucket, LINES, Line};
 use proxy_common::abi::settings::Settings;
 use proxy_common::abi::trie::{Node, ROOT_LEN};
 use proxy_common::abi::{Identity, Probe, RuleName};
+use proxy_common::engine::answer::Buffer;
 
 /// Mapped into the loader's memory to be filled at once (Linux 5.5); and, because the kernel puts a mappable
 /// array on a page boundary, each 64-byte element is one cache line.
 const MAPPED: u32 = BPF_F_MMAPABLE;
+
+/// What the functions that answer a packet leave each other.
+#[repr(C)]
+pub struct Scratch {
+    /// What is charged for the answer.
+    pub charge: [u64; 3],
+    /// The answer.
+    pub answer: Buffer,
+}
 
 /// Whose maps these are.
 #[map]
@@ -46,6 +56,14 @@ pub static COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(COUNTE
 /// Root of the source trie: two entries of 32 bits an element.
 #[map]
 pub static ROOT: Array<u64> = Array::with_max_entries(ROOT_LEN / 2, MAPPED);
+
+/// Answers to rejected packets.
+#[map]
+pub static ANSWERS: PerCpuArray<Answers> = PerCpuArray::with_max_entries(1, 0);
+
+/// Where an answer is made: the stack has no room for it.
+#[map]
+pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
 /// Nodes of the source trie.
 #[map]
@@ -88,6 +106,8 @@ pub static SETTINGS: Settings = Settings {
     ping_first_bucket: 0,
     ping_buckets: 0,
     clock: 0,
+    reject_first_bucket: 0,
+    reject_buckets: 0,
     tick_ns: 0,
     tick_offset_ns: 0,
     hash_keys: [0; 3],

@@ -2,7 +2,7 @@
 
 use core::cell::Cell;
 
-use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
+use aya_ebpf::bindings::TC_ACT_UNSPEC;
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_ns};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
@@ -13,14 +13,16 @@ use proxy_common::engine;
 use crate::diagnostics;
 use crate::finish::{finish, is_fault};
 use crate::maps::PROBE;
+use crate::reject;
 use crate::tables::Maps;
 use crate::view::Frame;
 
 /// Bytes that the engine may want to read; drivers that leave less in the linear part are asked to pull.
 const HEADERS: u32 = 256;
 
+/// The frame of an skb; from here on its first [`HEADERS`] bytes can be read in place.
 #[inline(always)]
-fn frame(ctx: &TcContext) -> Frame {
+pub fn frame(ctx: &TcContext) -> Frame {
     let len = ctx.len();
     let wanted = if len < HEADERS { len } else { HEADERS };
     if ctx.data() + (wanted as usize) > ctx.data_end() {
@@ -48,7 +50,7 @@ pub fn tc_ingress(ctx: TcContext) -> i32 {
     }
     match finish(&frame, outcome) {
         Verdict::Pass => TC_ACT_UNSPEC,
-        Verdict::Drop => TC_ACT_SHOT,
+        Verdict::Drop => reject::dropped(&ctx, outcome),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::{Add, Sub};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 /// Packets and their bytes.
@@ -53,6 +53,29 @@ pub struct Rule {
     pub outcomes: BTreeMap<String, Count>,
 }
 
+/// What became of answers to rejected packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Answers {
+    /// Sent.
+    pub sent: u64,
+    /// Withheld by their limit.
+    pub throttled: u64,
+    /// Withheld, because there could be none.
+    pub failed: u64,
+}
+
+impl Sub for Answers {
+    type Output = Self;
+
+    fn sub(self, other: Self) -> Self {
+        Self {
+            sent: self.sent.wrapping_sub(other.sent),
+            throttled: self.throttled.wrapping_sub(other.throttled),
+            failed: self.failed.wrapping_sub(other.failed),
+        }
+    }
+}
+
 /// One reading, of one interface or of all together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -62,6 +85,10 @@ pub struct Stats {
     pub reasons: BTreeMap<String, (Verdict, Count)>,
     /// By rule.
     pub rules: BTreeMap<String, Rule>,
+    /// Flows that are remembered; `None` in the reading of one interface.
+    pub flows: Option<u64>,
+    /// Answers to rejected packets.
+    pub answers: Answers,
     /// By interface; empty in the reading of one.
     pub interfaces: BTreeMap<String, Self>,
 }
@@ -69,7 +96,8 @@ pub struct Stats {
 impl Stats {
     /// Reads the JSON; anything missing is an error.
     pub fn parse(value: &Value) -> Result<Self> {
-        let mut stats = Self { seen: count(field(value, "seen")?)?, ..Self::default() };
+        let mut stats =
+            Self { seen: count(field(value, "seen")?)?, answers: answers(value)?, ..Self::default() };
         for reason in list(value, "reasons")? {
             let verdict = match text(reason, "verdict")? {
                 "pass" => Verdict::Pass,
@@ -86,16 +114,39 @@ impl Stats {
             let rule_name = text(rule, "name")?.to_owned();
             stats.rules.insert(rule_name, Rule { count: count(rule)?, outcomes });
         }
+        stats.flows = value.pointer("/flows/known").and_then(Value::as_u64);
         for interface in value.get("interfaces").and_then(Value::as_array).into_iter().flatten() {
             stats.interfaces.insert(text(interface, "name")?.to_owned(), Self::parse(interface)?);
         }
         Ok(stats)
     }
 
+    /// Fails unless reasons, verdicts, rules and interfaces each add up to what was seen: true of any reading, and of
+    /// any difference of two.
+    pub fn adds_up(&self) -> Result<()> {
+        let sum = |counts: &mut dyn Iterator<Item = Count>| counts.fold(Count::default(), Add::add);
+        let reasons = sum(&mut self.reasons.values().map(|(_, count)| *count));
+        ensure!(reasons == self.seen, "reasons: {self:#?}");
+        ensure!(self.sum(Verdict::Pass) + self.sum(Verdict::Drop) == self.seen, "verdicts: {self:#?}");
+        for (name, rule) in &self.rules {
+            ensure!(sum(&mut rule.outcomes.values().copied()) == rule.count, "rule {name}: {rule:#?}");
+        }
+        for reason in ["service-allowed", "service-refused", "no-service"] {
+            let under_rules = sum(&mut self.rules.keys().map(|rule| self.outcome(rule, reason)));
+            ensure!(under_rules == self.reason(reason), "{reason}: {self:#?}");
+        }
+        if !self.interfaces.is_empty() {
+            let interfaces = sum(&mut self.interfaces.values().map(|one| one.seen));
+            ensure!(interfaces == self.seen, "interfaces: {self:#?}");
+        }
+        self.interfaces.values().try_for_each(Self::adds_up)
+    }
+
     /// What has been counted since an earlier reading.
     pub fn since(&self, earlier: &Self) -> Self {
         let mut delta = self.clone();
         delta.seen = self.seen - earlier.seen;
+        delta.answers = self.answers - earlier.answers;
         for (name, (_, count)) in &mut delta.reasons {
             *count = *count - earlier.reason(name);
         }
@@ -173,6 +224,12 @@ fn count(value: &Value) -> Result<Count> {
     Ok(Count { packets: number("packets")?, bytes: number("bytes")? })
 }
 
+fn answers(value: &Value) -> Result<Answers> {
+    let answers = field(value, "answers")?;
+    let number = |key| field(answers, key)?.as_u64().with_context(|| format!("`{key}` is not a count"));
+    Ok(Answers { sent: number("sent")?, throttled: number("throttled")?, failed: number("failed")? })
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -182,6 +239,7 @@ mod tests {
     fn reading(refused: u64) -> Result<Stats> {
         Stats::parse(&json!({
             "seen": {"packets": 10 + refused, "bytes": 1000},
+            "answers": {"sent": refused, "throttled": 0, "failed": 0},
             "reasons": [
                 {"name": "arp", "verdict": "pass", "packets": 10, "bytes": 420},
                 {"name": "service-refused", "verdict": "drop", "packets": refused, "bytes": 580},
@@ -197,6 +255,7 @@ mod tests {
         assert_eq!(delta.seen.packets, 3);
         assert_eq!(delta.outcome("crm", "service-refused").packets, 3);
         assert_eq!(delta.sum(Verdict::Pass), Count::default());
+        assert_eq!(delta.answers, Answers { sent: 3, throttled: 0, failed: 0 });
         assert_eq!(delta.named(Verdict::Drop), [("service-refused (crm)".to_owned(), 3)]);
         Ok(())
     }

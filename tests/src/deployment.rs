@@ -60,6 +60,17 @@ impl Deployment {
 
     fn start(lab: Lab, postgres: Option<Postgres>, text: &str, hook: Hook) -> Result<Self> {
         let services = Services::start(&lab)?;
+        Self::enforce(lab, postgres, services, text, hook)
+    }
+
+    /// The first policy of a lab in which everything runs already.
+    pub fn enforce(
+        lab: Lab,
+        postgres: Option<Postgres>,
+        services: Services,
+        text: &str,
+        hook: Hook,
+    ) -> Result<Self> {
         let directory = policy_directory()?;
         let path = directory.path().join("policy.toml");
         let text = match hook {

@@ -12,8 +12,11 @@
 //!   └ docker0 172.17.0.1 ── ctr 172.17.0.2
 //! ```
 
+pub mod capture;
 pub mod counters;
 pub mod deployment;
+pub mod differential;
+pub mod evasion;
 pub mod frames;
 pub mod lab;
 pub mod reference;

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use tollgate_tests::counters::{Count, Stats, Verdict};
+use tollgate_tests::counters::Count;
 use tollgate_tests::frames::{self, ACK, ETHERNET_LEN, FIN, IPV4, IPV6, Link, Path, QINQ, SYN, VLAN};
 use tollgate_tests::lab::{LAN_MAC, SERVER_MAC, SERVER_PORT, UPLINK};
 use tollgate_tests::sender::Sender;
@@ -93,27 +93,6 @@ fn mix() -> Vec<Kind> {
     ]
 }
 
-fn sum(counts: impl Iterator<Item = Count>) -> Count {
-    counts.fold(Count::default(), |sum, count| sum + count)
-}
-
-/// What must hold in any reading.
-fn adds_up(stats: &Stats) -> Result<()> {
-    ensure!(sum(stats.reasons.values().map(|(_, count)| *count)) == stats.seen, "reasons: {stats:#?}");
-    ensure!(stats.sum(Verdict::Pass) + stats.sum(Verdict::Drop) == stats.seen, "verdicts: {stats:#?}");
-    for (name, rule) in &stats.rules {
-        ensure!(sum(rule.outcomes.values().copied()) == rule.count, "rule {name}: {rule:#?}");
-    }
-    for reason in ["service-allowed", "service-refused", "no-service"] {
-        let under_rules = sum(stats.rules.keys().map(|rule| stats.outcome(rule, reason)));
-        ensure!(under_rules == stats.reason(reason), "{reason}: {stats:#?}");
-    }
-    if !stats.interfaces.is_empty() {
-        ensure!(sum(stats.interfaces.values().map(|one| one.seen)) == stats.seen, "{stats:#?}");
-    }
-    stats.interfaces.values().try_for_each(adds_up)
-}
-
 fn every_frame_is_in_one_reason(hook: Hook) -> Result<()> {
     let d = Deployment::with_policy(POLICY, hook)?;
     let server = d.lab.ns(Host::Server);
@@ -143,7 +122,7 @@ fn every_frame_is_in_one_reason(hook: Hook) -> Result<()> {
         received.bytes - received_before.bytes == driver_bytes as u64,
         "{driver_bytes} bytes sent: {received:?}"
     );
-    adds_up(&delta)?;
+    delta.adds_up()?;
 
     let mut reasons: Vec<_> = mix.iter().map(|kind| kind.reason).collect();
     reasons.sort_unstable();
@@ -183,7 +162,7 @@ fn sums_hold_after_real_traffic() -> Result<()> {
         }
     }
     let stats = d.tollgate.settled_stats()?;
-    adds_up(&stats)?;
+    stats.adds_up()?;
     let received = server.received(UPLINK)?.packets - received_before.packets;
     let seen = (stats.seen - seen_before).packets;
     ensure!(seen == received, "{received} received, {seen} seen");

@@ -22,7 +22,20 @@ pub struct Counter {
     pub bytes: u64,
 }
 
+/// What became of answers to rejected packets, on one CPU. The packets themselves are in [`Counter`]s, as dropped.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Answers {
+    /// Handed to the interface.
+    pub sent: u64,
+    /// Withheld, because too many were sent lately.
+    pub throttled: u64,
+    /// Withheld, because the kernel could not make one out of the packet.
+    pub failed: u64,
+}
+
 const _: () = assert!(size_of::<Counter>() == 16);
+const _: () = assert!(size_of::<Answers>() == 24);
 
 /// Where a packet that ends with `reason` under `rule` is counted.
 #[inline(always)]

@@ -7,6 +7,8 @@
 pub const REPLIES: u8 = 1;
 /// [`Decision::flags`]: whatever the packet is; plumbing does not soften it (invalid, spoofed, denied sources).
 pub const FINAL: u8 = 2;
+/// [`Decision::flags`]: whoever is dropped by this cell is told so ([`crate::engine::reject`]).
+pub const REJECT: u8 = 4;
 
 /// One cell of the table.
 #[repr(C)]
@@ -16,7 +18,7 @@ pub struct Decision {
     pub rule: u16,
     /// Number of the [`super::reason::Reason`] that the packet ends with if nothing below changes it.
     pub reason: u8,
-    /// [`REPLIES`] and [`FINAL`].
+    /// [`REPLIES`], [`FINAL`] and [`REJECT`].
     pub flags: u8,
     /// First of the buckets to charge, in the `BUCKETS` map.
     pub first_bucket: u16,

@@ -1,7 +1,7 @@
-//! Flows that this host began, and fragments whose first one passed.
+//! Flows that this host began or has adopted, and fragments whose first one passed.
 //!
-//! `FLOWS` is written by `tc_egress` (and read by ingress); `FRAGMENTS` by ingress. Times are the engine's
-//! clock, nanoseconds.
+//! `FLOWS` is written by `tc_egress`, and by the daemon before ingress first goes live; `FRAGMENTS` by ingress. Times are
+//! the engine's clock, nanoseconds.
 
 /// A flow as this host sees it. Addresses as [`crate::packet::Addr`].
 #[repr(C)]

@@ -14,7 +14,7 @@ pub mod trie;
 
 /// Version of every layout in this module. The daemon refuses pinned maps of another version: raise it with
 /// any change to a size, an order, a meaning or a number below.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// What the first element of the pinned `IDENTITY` map holds: whose maps these are.
 #[repr(C)]
@@ -66,6 +66,8 @@ mod pod {
     unsafe impl aya::Pod for super::RuleName {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::counter::Counter {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::counter::Answers {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::decision::Decision {}
     // SAFETY: as above.

@@ -39,6 +39,10 @@ pub struct Settings {
     pub ping_buckets: u32,
     /// `CLOCK_*`.
     pub clock: u32,
+    /// First bucket of the limit on answers.
+    pub reject_first_bucket: u32,
+    /// Buckets of the limit on answers; 0: nothing is rejected on this interface.
+    pub reject_buckets: u32,
     /// Nanoseconds in a tick.
     pub tick_ns: u64,
     /// What to add (wrapping) so that both clocks agree to a tick.
@@ -59,4 +63,4 @@ pub struct Settings {
     pub icmp_ns: u64,
 }
 
-const _: () = assert!(size_of::<Settings>() == 112);
+const _: () = assert!(size_of::<Settings>() == 120);

@@ -83,6 +83,13 @@ pub(super) fn is_reply<T: Tables>(tables: &T, p: &PacketInfo) -> bool {
         .unwrap_or(false)
 }
 
+/// True if the packet has the addresses and ports of a live flow.
+#[inline(always)]
+pub(super) fn is_live<T: Tables>(tables: &T, p: &PacketInfo) -> bool {
+    let now_ns = tables.now_ns();
+    tables.with_flow(&key_of(p, true), |flow| alive(tables, p.protocol, flow, now_ns)).unwrap_or(false)
+}
+
 /// State after a packet from the other side.
 #[inline(always)]
 const fn after_reply(state: u32, flags: u8) -> u32 {

@@ -5,12 +5,14 @@
 //! denied sources end here) → plumbing → service and limiter → flow, unless a service allows it → one
 //! outcome.
 
+pub mod answer;
 pub mod classify;
 pub mod flow;
 pub mod fragment;
 pub mod icmp;
 pub mod limiter;
 pub mod plumbing;
+pub mod reject;
 
 use crate::abi::decision::{Decision, FINAL, PORTS_PROTOCOL, PORTS_UDP, REPLIES};
 use crate::abi::flow::{FlowKey, FlowValue, FragmentKey, FragmentValue};

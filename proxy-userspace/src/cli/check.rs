@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::table::print;
 use super::{Failure, Outcome};
 use crate::dataplane;
+use crate::policy::model::HookChoice;
 use crate::policy::units::InterfacePattern;
 use crate::policy::{self, Policy};
 use crate::simulate::{self, TestReport};
@@ -98,6 +99,11 @@ fn for_people(policy: &Policy, report: &TestReport) -> String {
         some => format!("{} passed", number(some, "test")),
     };
     let mut text = format!("{}: good: {}; {tests}\n", policy.path.display(), counts.join(", "));
+    for entry in &policy.interfaces {
+        if entry.hook == HookChoice::Auto && policy.rejects(entry) {
+            text.push_str(&format!("note: {}: {}\n", entry.name, dataplane::TC_TO_REJECT));
+        }
+    }
     for name in absent(policy) {
         text.push_str(&format!(
             "note: this host has no interface {name} now; `apply` would refuse the policy here\n"

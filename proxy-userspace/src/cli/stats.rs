@@ -9,7 +9,7 @@ use proxy_common::abi::reason::Reason;
 
 use super::table::{bytes, count, is_terminal, print, rendered, table};
 use super::{Global, Outcome, require_root};
-use crate::observe::stats::{self, Counters, ReasonStats, Stats, Total};
+use crate::observe::stats::{self, AnswerStats, Counters, Flows, ReasonStats, Stats, Total};
 
 /// Clears the terminal and goes to its upper left corner.
 const CLEAR: &str = "\x1b[2J\x1b[H";
@@ -55,7 +55,9 @@ pub fn run(global: &Global, args: &Args) -> Outcome {
         } else {
             let since = earlier.as_ref().map(|(counters, at)| (counters, now - *at));
             let clear = if args.watch && is_terminal() { CLEAR } else { "" };
-            print(&format!("{clear}{}", for_people(chosen, since)));
+            // The table of flows is not an interface's.
+            let flows = args.interface.is_none().then_some(reading.flows);
+            print(&format!("{clear}{}", for_people(chosen, flows, since)));
         }
         if !args.watch {
             return Ok(());
@@ -76,7 +78,11 @@ fn choose<'a>(stats: &'a Stats, interface: Option<&str>) -> Result<&'a Counters,
 }
 
 /// The counters as tables; with rates, if there is an earlier reading.
-fn for_people(counters: &Counters, earlier: Option<(&Counters, Duration)>) -> String {
+fn for_people(
+    counters: &Counters,
+    flows: Option<Flows>,
+    earlier: Option<(&Counters, Duration)>,
+) -> String {
     if counters.seen == Total::default() && counters.rules.is_empty() {
         return "nothing is enforced, or nothing has been counted yet (`tollgate status`)\n".to_owned();
     }
@@ -125,7 +131,20 @@ fn for_people(counters: &Counters, earlier: Option<(&Counters, Duration)>) -> St
             rules.add_row(cells.into_iter().chain([bytes(total.bytes), rate]));
         }
     }
-    format!("{}\n{}", rendered(&reasons), rendered(&rules))
+    let flows = flows.map_or_else(String::new, |Flows { known, most }| {
+        format!("\n{known} of at most {most} connections that this host has begun are remembered.\n")
+    });
+    let answers = answers(counters.answers);
+    format!("{}\n{}{answers}{flows}", rendered(&reasons), rendered(&rules))
+}
+
+/// What became of answers to rejected packets, if there was any.
+fn answers(answers: AnswerStats) -> String {
+    if answers == AnswerStats::default() {
+        return String::new();
+    }
+    let AnswerStats { sent, throttled, failed } = answers;
+    format!("\nanswers to rejected packets: {sent} sent, {throttled} withheld by their limit, {failed} failed\n")
 }
 
 fn sentence(name: &str) -> &'static str {

@@ -5,6 +5,7 @@
 
 use aya::Ebpf;
 
+use super::adopt::{self, Role};
 use super::attach::{self, Placed};
 use super::candidate::Candidate;
 use super::counters;
@@ -21,6 +22,9 @@ use crate::policy::compile::{RuleIds, compile, entry_for};
 use crate::policy::model::HookChoice;
 use crate::policy::units::InterfacePattern;
 use crate::simulate::test_interfaces;
+
+/// Why an interface has TC, whatever its driver can do.
+pub const TC_TO_REJECT: &str = "TC instead of native XDP, because the policy rejects";
 
 /// What an apply has done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,21 +87,16 @@ fn try_apply(pins: &Pins, shared: &mut Shared, policy: &Policy) -> Result<Applie
     name_rules(shared, &rules)?;
 
     let mut placed = Vec::new();
-    let mut result = Ok(Vec::with_capacity(targets.len()));
-    for ((interface, ebpf), wanted) in targets.iter().zip(&mut loads).zip(&compiled.interfaces) {
-        let hook = policy.interfaces.get(wanted.entry).map_or(HookChoice::Auto, |entry| entry.hook);
-        match replace(pins, interface, ebpf, hook, &mut placed, &mut notes) {
-            Ok(attachment) => {
-                if let Ok(done) = &mut result {
-                    done.push(AppliedInterface { name: interface.name.clone(), attachment });
-                }
-            }
-            Err(error) => {
-                result = Err(error);
-                break;
-            }
-        }
-    }
+    let hooks = compiled.interfaces.iter().map(|wanted| {
+        (policy.interfaces.get(wanted.entry).map_or(HookChoice::Auto, |entry| entry.hook), wanted.rejects)
+    });
+    let mut loads: Vec<_> = targets
+        .iter()
+        .zip(loads)
+        .zip(hooks)
+        .map(|((interface, ebpf), (hook, rejects))| Load { interface, ebpf, hook, rejects })
+        .collect();
+    let result = go_live(pins, shared, &mut loads, &mut placed, &mut notes);
     match result {
         Ok(interfaces) => {
             release(pins, &targets, &interfaces)?;
@@ -179,22 +178,70 @@ fn name_rules(shared: &mut Shared, rules: &RuleIds) -> Result<(), DataplaneError
     rules.added().iter().try_for_each(|(id, name)| shared.name_rule(*id, name))
 }
 
-/// Puts an interface's programs on its hooks; what was placed is noted for the way back.
-fn replace(
-    pins: &Pins,
-    interface: &HostInterface,
-    ebpf: &mut Ebpf,
+/// An interface and its programs, verified and not attached.
+struct Load<'a> {
+    interface: &'a HostInterface,
+    ebpf: Ebpf,
     hook: HookChoice,
+    /// Some of what arrives is to be answered, which XDP can't.
+    rejects: bool,
+}
+
+/// Puts all programs on their hooks; what was placed is noted for the way back.
+fn go_live(
+    pins: &Pins,
+    shared: &mut Shared,
+    loads: &mut [Load<'_>],
+    placed: &mut Vec<Placed>,
+    notes: &mut Vec<String>,
+) -> Result<Vec<AppliedInterface>, DataplaneError> {
+    let enforced = |index| !Attachment::present(&pins.interface(index), Direction::Ingress).is_empty();
+    let (before, new): (Vec<_>, Vec<_>) = loads
+        .iter()
+        .map(|load| (load.interface.index, load.interface.name.clone()))
+        .partition(|(index, _)| enforced(*index));
+    // Egress first: a flow that begins between the two is then known when its answer arrives.
+    for load in loads.iter_mut() {
+        let folder = pins.make_interface(load.interface.index)?;
+        let egress = object::classifier(&mut load.ebpf, object::TC_EGRESS)?;
+        let clsact = load.hook == HookChoice::Clsact;
+        placed.push(attach::tc(egress, load.interface, &folder, Direction::Egress, clsact)?);
+    }
+    if !new.is_empty() {
+        let has = |list: &[(u32, String)], name: &str| list.iter().any(|(_, one)| one == name);
+        notes.extend(adopt::adopt(shared, |name| {
+            if has(&new, name) {
+                Role::New
+            } else if has(&before, name) {
+                Role::Before
+            } else {
+                Role::Other
+            }
+        })?);
+    }
+    let enforce = |load: &mut Load<'_>| {
+        let attachment = enforce(pins, load, placed, notes)?;
+        Ok(AppliedInterface { name: load.interface.name.clone(), attachment })
+    };
+    loads.iter_mut().map(enforce).collect()
+}
+
+/// Puts an interface's ingress program on its hook.
+fn enforce(
+    pins: &Pins,
+    load: &mut Load<'_>,
     placed: &mut Vec<Placed>,
     notes: &mut Vec<String>,
 ) -> Result<Attachment, DataplaneError> {
-    let folder = pins.make_interface(interface.index)?;
+    let Load { interface, ebpf, hook, rejects } = load;
+    let hook = *hook;
+    let folder = pins.interface(interface.index);
     let clsact = hook == HookChoice::Clsact;
-    // Egress first: a flow that begins between the two is then known when its answer arrives.
-    let egress = object::classifier(ebpf, object::TC_EGRESS)?;
-    placed.push(attach::tc(egress, interface, &folder, Direction::Egress, clsact)?);
-
     let asked = match hook {
+        HookChoice::Auto if *rejects => {
+            notes.push(format!("{}: {TC_TO_REJECT}", interface.name));
+            None
+        }
         HookChoice::Auto | HookChoice::Native => Some(Attachment::XdpNative),
         HookChoice::Generic => Some(Attachment::XdpGeneric),
         HookChoice::Tc | HookChoice::Clsact => None,

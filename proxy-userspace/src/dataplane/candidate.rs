@@ -16,7 +16,7 @@ use super::error::{Context, DataplaneError, missing};
 use super::interfaces::HostInterface;
 use super::memory::fill;
 use super::object::Plan;
-use super::pins::{COUNTERS, Pins, Staging, TABLES};
+use super::pins::{ANSWERS, COUNTERS, Pins, Staging, TABLES};
 use super::shared::Shared;
 use crate::policy::Policy;
 use crate::policy::compile::{Compiled, CompiledTables};
@@ -58,7 +58,8 @@ impl<'a> Candidate<'a> {
     /// If the kernel refuses a map.
     pub fn load(&self, nth: usize, interface: &HostInterface) -> Result<Ebpf, DataplaneError> {
         let folder = self.pins.make_interface(interface.index)?;
-        let plan = Plan::new().sharing(self.pins).pinned(COUNTERS, folder.join(COUNTERS));
+        let plan = Plan::new().sharing(self.pins);
+        let plan = plan.pinned(COUNTERS, folder.join(COUNTERS)).pinned(ANSWERS, folder.join(ANSWERS));
         self.plan(plan).settings(self.settings(nth)).load()
     }
 

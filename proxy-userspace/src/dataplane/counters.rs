@@ -4,11 +4,11 @@
 
 use aya::maps::{Map, MapData, PerCpuArray, PerCpuValues};
 use aya::util::nr_cpus;
-use proxy_common::abi::counter::{Counter, index};
+use proxy_common::abi::counter::{Answers, Counter, index};
 use proxy_common::abi::reason::Reason;
 
 use super::error::{Context, DataplaneError, at, missing};
-use super::pins::{COUNTERS, Pins};
+use super::pins::{ANSWERS, COUNTERS, Pins};
 
 /// Packets and bytes of one reason, and of one rule if the reason belongs to rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +44,25 @@ pub fn read(pins: &Pins, interface: u32, rules: &[u16]) -> Result<Vec<Count>, Da
         }
     }
     Ok(counts)
+}
+
+/// Reads what became of an interface's answers to rejected packets.
+///
+/// # Errors
+/// If it can't be read.
+pub fn read_answers(pins: &Pins, interface: u32) -> Result<Answers, DataplaneError> {
+    let path = pins.interface(interface).join(ANSWERS);
+    if !path.exists() {
+        return Err(missing(path.display()));
+    }
+    let map = MapData::from_pin(&path).context(at(&path))?;
+    let map: PerCpuArray<_, Answers> = PerCpuArray::try_from(Map::PerCpuArray(map)).context(at(&path))?;
+    let values = map.get(&0, 0).context(|| "reading ANSWERS")?;
+    Ok(values.iter().fold(Answers::default(), |sum, one| Answers {
+        sent: sum.sent.wrapping_add(one.sent),
+        throttled: sum.throttled.wrapping_add(one.throttled),
+        failed: sum.failed.wrapping_add(one.failed),
+    }))
 }
 
 /// Sets a rule's counters to zero, before its id goes to another rule.

@@ -4,21 +4,24 @@
 //! apply ── candidate ── object (maps, verification)
 //!   │          └─────── memory (fills tables)
 //!   ├── selftest (the policy's own tests, on the candidate)
+//!   ├── adopt (connections that exist before the first policy)
 //!   ├── attach ── hook (atomic replacement, undo)
 //!   └── shared (state that outlives policies), pins (where it all is)
 //! sweep: the limiter's housekeeping
 //! trial: the same programs on frames of our own, never attached
-//! live, counters: what is enforced and what it has counted, read from the kernel alone
+//! live, counters, flows: what is enforced and what it has counted, read from the kernel alone
 //! ```
 //!
 //! Nothing here parses a policy, and no process has to stay alive for enforcement to go on.
 
+mod adopt;
 mod apply;
 mod attach;
 mod candidate;
 mod counters;
 mod detach;
 mod error;
+mod flows;
 mod hook;
 mod interfaces;
 mod live;
@@ -30,10 +33,11 @@ mod shared;
 mod sweep;
 mod trial;
 
-pub use apply::{Applied, AppliedInterface, apply, fits_host};
-pub use counters::{Count, read as read_counters};
+pub use apply::{Applied, AppliedInterface, TC_TO_REJECT, apply, fits_host};
+pub use counters::{Count, read as read_counters, read_answers};
 pub use detach::detach;
 pub use error::DataplaneError;
+pub use flows::count as count_flows;
 pub use hook::Attachment;
 pub use interfaces::{HostInterface, all as host_interfaces};
 pub use live::{Enforced, enforced};

@@ -3,6 +3,7 @@
 //! ```text
 //! <bpffs>/shared/<MAP>                 state that outlives a policy: IDENTITY, RULES, FLOWS, FRAGMENTS, CELLS, AYA_LOGS
 //! <bpffs>/interface-<index>/COUNTERS   an interface's counters
+//! <bpffs>/interface-<index>/ANSWERS    what it has answered to rejected packets
 //! <bpffs>/interface-<index>/<hook>     what is attached there, named after hook and mode (see `hook`)
 //! <bpffs>/staging-<pid>/<MAP>          tables of a candidate until its programs hold them
 //! ```
@@ -28,6 +29,8 @@ const STAGING: &str = "staging-";
 pub const SHARED_MAPS: [&str; 6] = ["IDENTITY", "RULES", "FLOWS", "FRAGMENTS", "CELLS", "AYA_LOGS"];
 /// An interface's counters.
 pub const COUNTERS: &str = "COUNTERS";
+/// An interface's answers to rejected packets.
+pub const ANSWERS: &str = "ANSWERS";
 /// Maps that one instance owns, and that its interfaces have in common.
 pub const TABLES: [&str; 7] = ["ROOT", "NODES", "ENTRIES", "PORTS", "DECISIONS", "BUCKETS", "LABEL"];
 

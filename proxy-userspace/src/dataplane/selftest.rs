@@ -45,9 +45,12 @@ fn load(
     compiled: &Compiled,
     interface: usize,
 ) -> Result<Trial, DataplaneError> {
-    let entry = compiled.interfaces.get(interface).and_then(|one| policy.interfaces.get(one.entry));
+    let one = compiled.interfaces.get(interface);
+    let entry = one.and_then(|one| policy.interfaces.get(one.entry));
+    let rejects = one.is_some_and(|one| one.rejects);
     let hook = match entry.map(|entry| entry.hook) {
         Some(HookChoice::Tc | HookChoice::Clsact) => TrialHook::Tc,
+        Some(HookChoice::Auto) if rejects => TrialHook::Tc,
         _ => TrialHook::Xdp,
     };
     Trial::of(candidate.load_private(interface)?, compiled, hook)

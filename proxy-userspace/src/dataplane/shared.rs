@@ -5,10 +5,11 @@ use std::fs::File;
 use std::io::Read;
 
 use aya::Ebpf;
-use aya::maps::{Array, Map, MapData};
+use aya::maps::{Array, HashMap, Map, MapData};
 use aya::programs::{TestRun, TestRunOptions};
-use nix::time::{ClockId, clock_getres};
+use nix::time::{ClockId, clock_getres, clock_gettime};
 use proxy_common::abi::counter::{MAX_RULES, RULE_DEFAULT};
+use proxy_common::abi::flow::{FlowKey, FlowValue};
 use proxy_common::abi::{ABI_VERSION, IDENTITY_MAGIC, Identity, Probe, RuleName};
 
 use super::error::{Context, DataplaneError, missing};
@@ -57,6 +58,15 @@ impl Shared {
     /// The maps of this load, for the reader of the programs' log.
     pub const fn ebpf_mut(&mut self) -> &mut Ebpf {
         &mut self.ebpf
+    }
+
+    /// The flows that answers belong to.
+    ///
+    /// # Errors
+    /// If the map is not there.
+    pub fn flows(&mut self) -> Result<HashMap<&mut MapData, FlowKey, FlowValue>, DataplaneError> {
+        let map = self.ebpf.map_mut("FLOWS").ok_or_else(|| missing("FLOWS"))?;
+        HashMap::try_from(map).context(|| "FLOWS")
     }
 
     /// Names of the rules; index: id.
@@ -188,6 +198,12 @@ fn choose_clock(seen: Probe, tick_ns: u64) -> Clock {
         return Clock::Exact;
     }
     Clock::Ticks { tick_ns, offset_ns: seen.ktime_ns.wrapping_sub(seen.jiffies.wrapping_mul(tick_ns)) }
+}
+
+/// The time on the clock of `bpf_ktime_get_ns`, with which ticks agree to a tick.
+pub(super) fn now_ns() -> Result<u64, DataplaneError> {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).context(|| "the clock")?;
+    Ok((now.tv_sec() as u64).wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec() as u64))
 }
 
 /// Takes a map out of a load.

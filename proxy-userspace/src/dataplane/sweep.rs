@@ -8,13 +8,13 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::MapData;
-use nix::time::{ClockId, clock_gettime};
 use proxy_common::abi::limit::{LINES, WAYS};
 use proxy_common::engine::limiter::is_settled;
 
 use super::error::{Context, DataplaneError, at};
 use super::memory::with_mapping;
 use super::pins::Pins;
+use super::shared::now_ns;
 
 /// Sweeps all cells; gives how many were set to zero.
 ///
@@ -26,9 +26,7 @@ pub fn sweep(pins: &Pins) -> Result<usize, DataplaneError> {
         return Ok(0);
     }
     let map = MapData::from_pin(&path).context(at(&path))?;
-    // The clock of `bpf_ktime_get_ns`.
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).context(|| "the clock")?;
-    let now_ns = (now.tv_sec() as u64).wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec() as u64);
+    let now_ns = now_ns()?;
     let cells = (LINES * WAYS) as usize;
     let Some(length) = NonZeroUsize::new(cells * size_of::<u64>()) else { return Ok(0) };
     let mut swept = 0;

@@ -9,8 +9,8 @@ use std::time::Duration;
 use aya::Ebpf;
 use aya::maps::{Map, MapData, PerCpuArray};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, TestRunResult, Xdp};
-use proxy_common::abi::counter::{Counter, index};
-use proxy_common::abi::reason::Reason;
+use proxy_common::abi::counter::{COUNTERS_LEN, Counter, index};
+use proxy_common::abi::reason::{Reason, Verdict};
 use proxy_common::engine::Outcome;
 
 use super::candidate;
@@ -19,6 +19,13 @@ use super::error::{Context, DataplaneError, missing};
 use super::memory::{clear, fill};
 use super::object::{self, Plan};
 use crate::policy::compile::{Clock, Compiled};
+
+// Numbers of `linux/bpf.h` and `linux/pkt_cls.h`.
+const XDP_DROP: u32 = 1;
+const XDP_PASS: u32 = 2;
+const TC_ACT_SHOT: u32 = 2;
+const TC_ACT_REDIRECT: u32 = 7;
+const TC_ACT_UNSPEC: u32 = u32::MAX;
 
 /// Which program judges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +44,16 @@ impl TrialHook {
             Self::Xdp => object::xdp_for_kernel(),
             Self::XdpLinear => object::XDP_LINEAR,
             Self::Tc => object::TC_INGRESS,
+        }
+    }
+
+    /// True if that is what the program returns for a verdict. A test-run redirects nothing: an answer goes nowhere.
+    const fn says(self, verdict: Verdict, returned: u32) -> bool {
+        match (self, verdict) {
+            (Self::Xdp | Self::XdpLinear, Verdict::Pass) => returned == XDP_PASS,
+            (Self::Xdp | Self::XdpLinear, Verdict::Drop) => returned == XDP_DROP,
+            (Self::Tc, Verdict::Pass) => returned == TC_ACT_UNSPEC,
+            (Self::Tc, Verdict::Drop) => matches!(returned, TC_ACT_SHOT | TC_ACT_REDIRECT),
         }
     }
 }
@@ -91,9 +108,10 @@ impl Trial {
     /// Judges a frame that arrives. `guess` is where the count is looked for first; all other places follow.
     ///
     /// # Errors
-    /// If the kernel does not run it (frames have at least 14 bytes and at most a page), or counted it nowhere.
+    /// If the kernel does not run it (frames have at least 14 bytes and at most a page), counted it nowhere, or did not do
+    /// what it counted.
     pub fn ingress(&mut self, frame: &[u8], guess: Outcome) -> Result<Outcome, DataplaneError> {
-        self.judge(frame, 1)?;
+        let verdict = self.judge(frame, 1)?.return_value;
         let rules = self.rules.clone();
         let of_reason = |reason: &'static Reason| {
             let rules = if reason.has_rule() { rules.as_slice() } else { &rules[..rules.len().min(1)] };
@@ -101,7 +119,11 @@ impl Trial {
         };
         for outcome in [guess].into_iter().chain(Reason::ALL.iter().flat_map(of_reason)) {
             if self.has_moved(outcome)? {
-                return Ok(outcome);
+                return if self.hook.says(outcome.verdict(), verdict) {
+                    Ok(outcome)
+                } else {
+                    Err(missing(format!("the verdict of {}, but {verdict:#x}", outcome.reason.name())))
+                };
             }
         }
         Err(missing("a count of the frame"))
@@ -113,6 +135,20 @@ impl Trial {
     /// If the kernel does not run it.
     pub fn egress(&self, frame: &[u8]) -> Result<(), DataplaneError> {
         self.classifier(object::TC_EGRESS, frame, 1).map(drop)
+    }
+
+    /// The sum of all counters, of the policy's rules and all others.
+    ///
+    /// # Errors
+    /// If the kernel refuses the access.
+    pub fn total(&self) -> Result<Counter, DataplaneError> {
+        (0..COUNTERS_LEN).try_fold(Counter::default(), |mut total, place| {
+            let values = self.counters.get(&place, 0).context(|| "reading COUNTERS")?;
+            let counter = sum(values.iter());
+            total.packets += counter.packets;
+            total.bytes += counter.bytes;
+            Ok(total)
+        })
     }
 
     /// What the program costs for this frame: the mean over `repeat` runs in a row, the hook's own cost included.

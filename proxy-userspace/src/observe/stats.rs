@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use proxy_common::abi::counter::Counter;
+use proxy_common::abi::counter::{self, Counter};
+use proxy_common::abi::flow::FLOWS_LEN;
 use proxy_common::abi::reason::{Reason, Verdict};
 use serde::Serialize;
 
-use crate::dataplane::{Count, DataplaneError, Pins, enforced, read_counters, read_rules};
+use crate::dataplane::{
+    Count, DataplaneError, Pins, count_flows, enforced, read_answers, read_counters, read_rules,
+};
 
 /// Packets, and bytes of whole frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -58,6 +61,25 @@ pub struct RuleStats {
     pub outcomes: Vec<ReasonStats>,
 }
 
+/// What became of answers to rejected packets. The packets themselves are among the dropped ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct AnswerStats {
+    /// Sent.
+    pub sent: u64,
+    /// Withheld, because too many were sent lately.
+    pub throttled: u64,
+    /// Withheld, because the kernel could not make one.
+    pub failed: u64,
+}
+
+impl AnswerStats {
+    fn add(&mut self, one: counter::Answers) {
+        self.sent = self.sent.wrapping_add(one.sent);
+        self.throttled = self.throttled.wrapping_add(one.throttled);
+        self.failed = self.failed.wrapping_add(one.failed);
+    }
+}
+
 /// The counters of one interface, or of all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counters {
@@ -67,6 +89,8 @@ pub struct Counters {
     pub reasons: Vec<ReasonStats>,
     /// The rules of the policy in force, and others that have counted something.
     pub rules: Vec<RuleStats>,
+    /// Answers to rejected packets.
+    pub answers: AnswerStats,
 }
 
 /// The counters of one interface.
@@ -79,12 +103,29 @@ pub struct InterfaceStats {
     pub counters: Counters,
 }
 
+/// The table of the connections that this host has begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Flows {
+    /// Entries, those whose time is over included.
+    pub known: u64,
+    /// Room for so many; after that the least recently used go first.
+    pub most: u64,
+}
+
+impl Default for Flows {
+    fn default() -> Self {
+        Self { known: 0, most: u64::from(FLOWS_LEN) }
+    }
+}
+
 /// One reading.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Stats {
     /// All interfaces together.
     #[serde(flatten)]
     pub all: Counters,
+    /// What this host has begun, on all interfaces.
+    pub flows: Flows,
     /// Each by itself.
     pub interfaces: Vec<InterfaceStats>,
 }
@@ -104,14 +145,20 @@ pub fn read(pins: &Pins) -> Result<Stats, DataplaneError> {
     let ids: Vec<u16> = rules.iter().map(|(id, _)| *id).collect();
     let mut everything = Vec::new();
     let mut interfaces = Vec::new();
+    let mut answers = AnswerStats::default();
     let active = |id: u16| enforced.iter().any(|one| one.label.has_rule(id));
     for one in &enforced {
         let counts = read_counters(pins, one.interface.index, &ids)?;
-        let counters = counters(&counts, &rules, &|id| one.label.has_rule(id));
+        let mut counters = counters(&counts, &rules, &|id| one.label.has_rule(id));
+        let answered = read_answers(pins, one.interface.index)?;
+        counters.answers.add(answered);
+        answers.add(answered);
         interfaces.push(InterfaceStats { name: one.interface.name.clone(), counters });
         everything.extend(counts);
     }
-    Ok(Stats { all: counters(&everything, &rules, &active), interfaces })
+    let flows = Flows { known: count_flows(pins)?, ..Flows::default() };
+    let all = Counters { answers, ..counters(&everything, &rules, &active) };
+    Ok(Stats { all, flows, interfaces })
 }
 
 fn counters(counts: &[Count], rules: &[(u16, String)], active: &dyn Fn(u16) -> bool) -> Counters {
@@ -148,6 +195,7 @@ fn counters(counts: &[Count], rules: &[(u16, String)], active: &dyn Fn(u16) -> b
             .map(|reason| named(*reason, reasons.get(reason).copied().unwrap_or_default()))
             .collect(),
         rules: rules.iter().filter_map(rule).collect(),
+        answers: AnswerStats::default(),
     }
 }
 

@@ -38,6 +38,20 @@ pub struct Policy {
     pub tests: Vec<PolicyTest>,
 }
 
+impl Policy {
+    /// True if packets that arrive by an interface may be answered because of this policy: by its default, or by a service
+    /// that refuses somebody.
+    pub fn rejects(&self, interface: &Interface) -> bool {
+        interface.default == DefaultAction::Reject || self.services.iter().any(|service| self.refuses(service))
+    }
+
+    fn refuses(&self, service: &Service) -> bool {
+        let any = |zone: &ZoneId| self.zones.get(zone.0).is_some_and(|zone| zone.any);
+        let open = service.deny.is_empty() && service.allow.iter().any(any);
+        service.refuse == Refusal::Reject && !open
+    }
+}
+
 /// Where a policy is enforced.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Interface {
@@ -75,6 +89,18 @@ pub enum DefaultAction {
     Drop,
     /// Pass: only what a service or a `deny` refuses is dropped.
     Accept,
+    /// Drop, and say so to the sender.
+    Reject,
+}
+
+/// What a service does with sources that it does not allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Refusal {
+    /// Drop.
+    Drop,
+    /// Drop, and say so to the sender.
+    Reject,
 }
 
 /// A named set of source addresses.
@@ -158,6 +184,8 @@ pub struct Service {
     pub deny: Vec<ZoneId>,
     /// Its limit.
     pub limit: Option<LimitId>,
+    /// What happens to sources that it denies or does not allow.
+    pub refuse: Refusal,
 }
 
 /// A run of ports of one protocol, both ends included.

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer};
 use toml::Spanned;
 
-use super::model::{DefaultAction, HookChoice};
+use super::model::{DefaultAction, HookChoice, Refusal};
 use super::units::{
     Address, Amount, ByteRate, CountRate, InterfacePattern, Port, Ports, Prefix, TimeSpan, Unit, UnitError,
     quote,
@@ -32,8 +32,8 @@ pub(super) const SECTIONS: [(&str, &str); 8] = [
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table such as { default = \"drop\" }")]
 pub(super) struct Interface {
-    pub(super) hook: Option<HookChoice>,
-    pub(super) default: Option<DefaultAction>,
+    pub(super) hook: Option<Spanned<HookChoice>>,
+    pub(super) default: Option<Spanned<DefaultAction>>,
     pub(super) deny: Option<Spanned<Names>>,
 }
 
@@ -237,6 +237,7 @@ pub(super) struct Service {
     pub(super) allow: Option<Spanned<Names>>,
     pub(super) deny: Option<Spanned<Names>>,
     pub(super) limit: Option<Spanned<String>>,
+    pub(super) refuse: Option<Spanned<Refusal>>,
 }
 
 /// `[plumbing]`

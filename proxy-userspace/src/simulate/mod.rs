@@ -18,7 +18,8 @@ pub use testreport::{TestReport, TestResult};
 pub use testrun::{TestError, TestPacket, check, run_tests, test_interfaces, test_packets};
 
 use proxy_common::abi::settings::Settings;
-use proxy_common::engine::{self, Outcome};
+use proxy_common::engine::answer::Buffer;
+use proxy_common::engine::{self, Outcome, Tables as _, reject};
 use proxy_common::packet::Slice;
 
 use crate::policy::compile::{Clock, Compiled, CompiledTables};
@@ -59,6 +60,19 @@ impl<'a> Simulation<'a> {
     pub fn ingress(&mut self, frame: &[u8], now_ns: u64) -> Outcome {
         self.tables.set_now_ns(now_ns);
         engine::ingress(&Slice(frame), &self.tables)
+    }
+
+    /// Judges a frame that arrives at `now_ns`, and gives the answer to it, if it is rejected and there were not too many.
+    pub fn answer(&mut self, frame: &[u8], now_ns: u64) -> (Outcome, Option<Vec<u8>>) {
+        let outcome = self.ingress(frame, now_ns);
+        let rejects = self.tables.settings().reject_buckets != 0 && reject::may_follow(outcome.reason);
+        let charge = reject::consider(&Slice(frame), &self.tables).filter(|_| rejects);
+        if charge.is_none_or(|charge| self.tables.charge(charge).is_some()) {
+            return (outcome, None);
+        }
+        let mut buffer = [0; size_of::<Buffer>()];
+        let extent = reject::write(&Slice(frame), &mut buffer);
+        (outcome, extent.map(|extent| extent.of(&buffer).to_vec()))
     }
 
     /// Takes note of a frame that the host sends at `now_ns`.

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use proxy_common::abi::reason::Reason;
 use tollgate::policy::compile::{Compiled, RuleIds, compile};
 use tollgate::policy::model::{
-    DefaultAction, HookChoice, Interface, Plumbing, Policy, PolicyTest, PortRange, Service, TestTarget,
+    DefaultAction, HookChoice, Interface, Plumbing, Policy, PolicyTest, PortRange, Refusal, Service, TestTarget,
     Timeouts, Transport, Zone, ZoneId,
 };
 use tollgate::policy::units::InterfacePattern;
@@ -65,6 +65,7 @@ pub fn service(name: &str, port: u16, allow: &[usize], deny: &[usize]) -> Servic
         allow: ids(allow),
         deny: ids(deny),
         limit: None,
+        refuse: Refusal::Drop,
     }
 }
 
@@ -133,7 +134,7 @@ pub fn meaning(policy: &Policy, interface: &str, from: IpAddr, to: TestTarget) -
     let has = |range: &PortRange| range.transport == transport && (range.first..=range.last).contains(&port);
     let Some(service) = policy.services.iter().find(|service| service.ports.iter().any(has)) else {
         let reason = match entry.default {
-            DefaultAction::Drop => Reason::NoService,
+            DefaultAction::Drop | DefaultAction::Reject => Reason::NoService,
             DefaultAction::Accept => Reason::DefaultAccept,
         };
         return (reason, Some("default".to_owned()));

@@ -21,6 +21,8 @@ use tollgate_tests::lab::require_root;
 const REPEAT: u32 = 200_000;
 /// Samples of each path.
 const ROUNDS: usize = 11;
+/// Answers to a source before they are withheld (docs/policy.md).
+const BURST_OF_ANSWERS: u32 = 20;
 /// Prefixes of the long block list.
 const LISTED: u32 = 100_000;
 /// A tick of a kernel with HZ=250; what the programs do with it costs the same for any.
@@ -135,6 +137,11 @@ fn section(hook: TrialHook, name: &str, short: &Compiled, long: &Compiled) -> Re
     for (name, frame, _) in listed_paths() {
         rows.push(Row { name: name.to_owned(), trial: &listing, frame, samples: Vec::new() });
     }
+    let rejecting = (hook == TrialHook::Tc).then(|| exhausted(hook)).transpose()?;
+    if let Some((trial, frame)) = &rejecting {
+        let name = "reject, no service, answer withheld".to_owned();
+        rows.push(Row { name, trial, frame: frame.clone(), samples: Vec::new() });
+    }
     let empty = rows.first().context("no path")?.frame.clone();
     let mut floor = Vec::new();
     for _ in 0..ROUNDS {
@@ -154,7 +161,28 @@ fn section(hook: TrialHook, name: &str, short: &Compiled, long: &Compiled) -> Re
     if let Some(count) = ticking.verified_instructions()? {
         writeln!(table, "instructions that the verifier looked at, of 1,000,000: {count}")?;
     }
+    if let Some((trial, _)) = rejecting
+        && let Some(count) = trial.verified_instructions()?
+    {
+        writeln!(table, "the same for a policy that rejects: {count}")?;
+    }
     Ok(table)
+}
+
+/// A program that rejects, and a frame that is not answered any more. An answer can't be measured by test-run: the frame
+/// becomes the answer, and each further run would judge that.
+fn exhausted(hook: TrialHook) -> Result<(Trial, Vec<u8>)> {
+    let text = POLICY.replace("[interfaces.bench0]", "[interfaces.bench0]\ndefault = \"reject\"");
+    let compiled = compiled_from(&text.replace("LIST", ""))?;
+    // A clock that stands still gives nothing back.
+    let mut trial = Trial::new(&compiled, 0, hook, Clock::Given, KEYS)?;
+    // Test-run takes the loopback interface for the one that the frame came by: its address is all zeros.
+    let link = Link { destination: [0; 6], ..LINK };
+    let frame = link.ip(&Path::new(OUTSIDE, SERVER).tcp(40_000, 22, SYN, 1, &[]));
+    for _ in 0..=BURST_OF_ANSWERS {
+        leads_to(&mut trial, &frame, Reason::NoService)?;
+    }
+    Ok((trial, frame))
 }
 
 /// Fails unless a frame takes the path that it is here for: any other would measure something else.
@@ -210,8 +238,11 @@ fn listed(n: u32) -> Ipv4Addr {
 }
 
 fn compiled(list: &str) -> Result<Compiled> {
-    let text = POLICY.replace("LIST", list);
-    let policy = parse(&text, FilePath::new("bench.toml"))?;
+    compiled_from(&POLICY.replace("LIST", list))
+}
+
+fn compiled_from(text: &str) -> Result<Compiled> {
+    let policy = parse(text, FilePath::new("bench.toml"))?;
     let rules = RuleIds::assign(&[], &|_| false, &policy)?;
     Ok(compile(&policy, &["bench0".to_owned()], &rules)?)
 }

@@ -69,7 +69,7 @@ impl Reference {
         }
         refusal.unwrap_or_else(|| {
             let reason = match self.entry.default {
-                DefaultAction::Drop => Reason::NoService,
+                DefaultAction::Drop | DefaultAction::Reject => Reason::NoService,
                 DefaultAction::Accept => Reason::DefaultAccept,
             };
             (reason, Some(DEFAULT_RULE.to_owned()))

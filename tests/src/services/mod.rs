@@ -1,5 +1,6 @@
 //! What listens in the lab: the deployment's services on the server, and what the server itself talks to outside.
 
+mod echo;
 mod http;
 mod postgres;
 mod udp;
@@ -8,6 +9,7 @@ use anyhow::Result;
 
 use crate::lab::{Host, Lab};
 
+pub use echo::TcpEcho;
 pub use http::HttpServer;
 pub use postgres::Postgres;
 pub(crate) use postgres::program as postgres_program;

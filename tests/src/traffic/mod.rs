@@ -1,6 +1,7 @@
 //! Attempts that a client makes, and how they end. Every one is bounded in time.
 
 mod attempts;
+mod dialogue;
 mod download;
 mod steady;
 
@@ -8,6 +9,7 @@ use std::fmt;
 use std::io;
 
 pub use attempts::{http_get, ping, psql_select_1, tcp_connect, udp_round_trip};
+pub use dialogue::{Answers, Dialogue};
 pub use download::{Download, Progress};
 pub use steady::{Echoes, SteadyClient};
 

@@ -16,6 +16,16 @@ use crate::policy::model::{self, Limit, LimitId, Scope, Unit};
 /// More tokens than one frame takes: its bytes, also of a merged one (BIG TCP ends at 512 KiB).
 const MOST_TOKENS: u64 = 1 << 20;
 
+/// What limits answers, to a source and in total.
+const ANSWERS: [model::Bucket; 2] = [
+    answers(Scope::Source { v6_len: 64 }, 10, 20),
+    answers(Scope::Service, 1000, 1000),
+];
+
+const fn answers(scope: Scope, tokens: u64, burst: u64) -> model::Bucket {
+    model::Bucket { scope, unit: Unit::Packets, tokens, per_ns: 1_000_000_000, burst }
+}
+
 /// Whose packets a limit is kept for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Owner<'a> {
@@ -23,6 +33,8 @@ pub(super) enum Owner<'a> {
     Service(&'a str),
     /// Echo requests.
     Ping,
+    /// Answers to what is rejected.
+    Answers,
 }
 
 /// Where a limit's buckets are in the table.
@@ -63,6 +75,15 @@ impl<'a> Buckets<'a> {
         let range = Range { first, count };
         self.ranges.insert(key, range);
         Ok(range)
+    }
+
+    /// The buckets of answers to rejected packets, which no policy changes: so many a second that a port scan by hand or a
+    /// misconfigured client is answered, and so few that nobody gains by sending under a forged source.
+    pub(super) fn of_answers(&mut self) -> Result<Range, CompileError> {
+        let too_many = CompileError::TooManyBuckets { buckets: self.table.len() };
+        let first = u16::try_from(self.table.len()).map_err(|_| too_many)?;
+        self.table.extend(ANSWERS.iter().map(|bucket| compile("answers", bucket, Owner::Answers)));
+        Ok(Range { first, count: ANSWERS.len() as u8 })
     }
 
     pub(super) fn into_table(self) -> Vec<Bucket> {
@@ -129,6 +150,8 @@ fn salt(limit: &str, bucket: &model::Bucket, owner: Owner<'_>) -> u64 {
     };
     // Names have no spaces, so no two descriptions are the same text.
     let description = match (bucket.scope, owner) {
+        (Scope::Service, Owner::Answers) => format!("all answers {unit}"),
+        (_, Owner::Answers) => format!("answers of a source {unit}"),
         (Scope::Source { v6_len }, _) => format!("limit {limit} source 32 {v6_len} {unit}"),
         (Scope::Prefix { v4_len, v6_len }, _) => format!("limit {limit} prefix {v4_len} {v6_len} {unit}"),
         (Scope::Service, Owner::Service(service)) => format!("service {service} limit {limit} {unit}"),
@@ -210,10 +233,13 @@ mod tests {
             of(Scope::Prefix { v4_len: 24, v6_len: 48 }, Owner::Ping),
             of(Scope::Service, Owner::Service("a")),
             of(Scope::Service, Owner::Ping),
+            of(Scope::Source { v6_len: 64 }, Owner::Answers),
+            of(Scope::Service, Owner::Answers),
         ];
         assert_eq!(
             found.map(|salt| format!("{salt:016x}")),
-            ["1fe770f33a11da03", "651f673d1dbdfe50", "23b2e894f95063ef", "fc1d50d39fba8ee4"]
+            ["1fe770f33a11da03", "651f673d1dbdfe50", "23b2e894f95063ef", "fc1d50d39fba8ee4", "a71347040125ea2f",
+             "2da205405edc0394"]
         );
     }
 }

@@ -6,14 +6,14 @@
 use std::collections::HashMap;
 
 use proxy_common::abi::counter::RULE_DEFAULT;
-use proxy_common::abi::decision::{Decision, FINAL, REPLIES};
+use proxy_common::abi::decision::{Decision, FINAL, REJECT, REPLIES};
 use proxy_common::abi::reason::Reason;
 
 use super::contexts::Context;
 use super::runs::{Run, put};
 use super::zoneset::{INVALID, Pool, SetId, ZoneSet};
 use super::{CompileError, MOST_DECISIONS};
-use crate::policy::model::{DefaultAction, Service};
+use crate::policy::model::{DefaultAction, Refusal, Service};
 
 /// What the table says of one service.
 pub(super) struct ServiceRule {
@@ -23,6 +23,8 @@ pub(super) struct ServiceRule {
     pub(super) first_bucket: u16,
     /// How many; 0: not limited.
     pub(super) buckets: u8,
+    /// What it does with those it does not allow.
+    pub(super) refuse: Refusal,
 }
 
 /// How a context takes a source, before any port is looked at. In the order in which they are asked.
@@ -181,11 +183,16 @@ impl<'a> Classes<'a> {
                 table.push(match context.default {
                     DefaultAction::Drop => cell(RULE_DEFAULT, Reason::NoService, REPLIES),
                     DefaultAction::Accept => cell(RULE_DEFAULT, Reason::DefaultAccept, REPLIES),
+                    DefaultAction::Reject => cell(RULE_DEFAULT, Reason::NoService, REPLIES | REJECT),
                 });
                 table.extend(rules.iter().zip(&self.audience_of).map(|(rule, audience)| {
+                    let flags = match rule.refuse {
+                        Refusal::Drop => REPLIES,
+                        Refusal::Reject => REPLIES | REJECT,
+                    };
                     match treatment.answers[*audience] {
-                        Answer::Denied => cell(rule.id, Reason::ServiceDenied, REPLIES),
-                        Answer::Refused => cell(rule.id, Reason::ServiceRefused, REPLIES),
+                        Answer::Denied => cell(rule.id, Reason::ServiceDenied, flags),
+                        Answer::Refused => cell(rule.id, Reason::ServiceRefused, flags),
                         Answer::Allowed => Decision {
                             first_bucket: rule.first_bucket,
                             buckets: rule.buckets,

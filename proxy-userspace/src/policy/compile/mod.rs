@@ -84,6 +84,8 @@ pub struct CompiledInterface {
     pub entry: usize,
     /// First row of its block of decisions. Interfaces that are treated alike share a block.
     pub first_row: u32,
+    /// True if some of what arrives is rejected: dropped, and answered.
+    pub rejects: bool,
 }
 
 /// A rule of the policy.
@@ -185,9 +187,15 @@ pub fn compile(policy: &Policy, interfaces: &[String], rules: &RuleIds) -> Resul
         let id = rules.id(name).ok_or_else(|| CompileError::NoRuleId { service: name.clone() })?;
         let range = buckets.range(service.limit, Owner::Service(name))?;
         compiled_rules.push(CompiledRule { id, name: name.clone() });
-        service_rules.push(ServiceRule { id, first_bucket: range.first, buckets: range.count });
+        let (first_bucket, count) = (range.first, range.count);
+        service_rules.push(ServiceRule { id, first_bucket, buckets: count, refuse: service.refuse });
     }
     let ping = buckets.range(policy.plumbing.ping_limit, Owner::Ping)?;
+    let rejects: Vec<bool> = subjects
+        .iter()
+        .map(|subject| policy.interfaces.get(subject.entry).is_some_and(|entry| policy.rejects(entry)))
+        .collect();
+    let answers = if rejects.contains(&true) { buckets.of_answers()? } else { Range::default() };
     let buckets = buckets.into_table();
 
     let mut pool = Pool::default();
@@ -199,17 +207,18 @@ pub fn compile(policy: &Policy, interfaces: &[String], rules: &RuleIds) -> Resul
 
     let source_classes = classes.count();
     let port_classes = classes.port_classes();
-    let interfaces = interfaces.iter().zip(subjects).map(|(name, subject)| CompiledInterface {
+    let interfaces = interfaces.iter().zip(subjects).zip(rejects).map(|((name, subject), rejects)| CompiledInterface {
         name: name.clone(),
         entry: subject.entry,
         first_row: subject.context as u32 * source_classes,
+        rejects,
     });
     Ok(Compiled {
         interfaces: interfaces.collect(),
         rules: compiled_rules,
         source_classes,
         port_classes,
-        constants: constants(policy, port_classes, ping, &buckets),
+        constants: constants(policy, port_classes, [ping, answers], &buckets),
         tables: CompiledTables {
             root: trie.root,
             nodes: trie.nodes,
@@ -221,7 +230,8 @@ pub fn compile(policy: &Policy, interfaces: &[String], rules: &RuleIds) -> Resul
     })
 }
 
-fn constants(policy: &Policy, port_classes: u32, ping: Range, buckets: &[Bucket]) -> Settings {
+fn constants(policy: &Policy, port_classes: u32, ranges: [Range; 2], buckets: &[Bucket]) -> Settings {
+    let [ping, answers] = ranges;
     let plumbing = &policy.plumbing;
     let kinds = [
         (plumbing.router_advertisements, PLUMBING_RA),
@@ -238,6 +248,8 @@ fn constants(policy: &Policy, port_classes: u32, ping: Range, buckets: &[Bucket]
         ping_first_bucket: u32::from(ping.first),
         ping_buckets: u32::from(ping.count),
         clock: CLOCK_EXACT,
+        reject_first_bucket: u32::from(answers.first),
+        reject_buckets: u32::from(answers.count),
         tick_ns: 0,
         tick_offset_ns: 0,
         hash_keys: [0; 3],
@@ -261,8 +273,10 @@ impl Compiled {
             Clock::Ticks { tick_ns, offset_ns } => (CLOCK_TICKS, tick_ns, offset_ns),
             Clock::Given => (CLOCK_GIVEN, 0, 0),
         };
-        let first_row = self.interfaces[interface].first_row;
-        Settings { first_row, clock, tick_ns, tick_offset_ns, hash_keys, ..self.constants }
+        let CompiledInterface { first_row, rejects, .. } = self.interfaces[interface];
+        // The programs of an interface that rejects nothing are to have none of it.
+        let reject_buckets = if rejects { self.constants.reject_buckets } else { 0 };
+        Settings { first_row, clock, tick_ns, tick_offset_ns, hash_keys, reject_buckets, ..self.constants }
     }
 
     /// Name of the rule with an id, if it is one of this policy's.

@@ -27,7 +27,7 @@ pub(super) fn ports(services: &[Service]) -> Vec<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::model::PortRange;
+    use crate::policy::model::{PortRange, Refusal};
 
     #[test]
     fn each_port_has_the_class_of_its_service() {
@@ -44,6 +44,7 @@ mod tests {
             allow: Vec::new(),
             deny: Vec::new(),
             limit: None,
+            refuse: Refusal::Drop,
         };
         let services = [
             service(&[(Transport::Tcp, 80, 81), (Transport::Udp, 65535, 65535)]),

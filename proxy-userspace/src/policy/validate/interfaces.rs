@@ -1,5 +1,7 @@
 //! `[interfaces.NAME]`: where the policy is enforced.
 
+use toml::Spanned;
+
 use crate::policy::document::Entry;
 use crate::policy::model::{DefaultAction, HookChoice, Interface};
 use crate::policy::report::Report;
@@ -40,8 +42,8 @@ pub(super) fn check(
             continue;
         };
         interfaces.push(Interface {
-            hook: value.hook.unwrap_or(HookChoice::Auto),
-            default: value.default.unwrap_or(DefaultAction::Drop),
+            hook: value.hook.map_or(HookChoice::Auto, Spanned::into_inner),
+            default: value.default.map_or(DefaultAction::Drop, Spanned::into_inner),
             deny: value.deny.map(|names| zones.resolve(report, &names)).unwrap_or_default(),
             ..unchecked(entry.name)
         });

@@ -7,6 +7,7 @@ mod interfaces;
 mod limits;
 mod plumbing;
 mod rate;
+mod reject;
 mod services;
 mod tests;
 mod zones;
@@ -21,6 +22,7 @@ use zones::Zones;
 
 /// Checks a document; `None` if anything was reported.
 pub(super) fn policy(report: &mut Report<'_>, document: Document, mut hash: Sha256) -> Option<Policy> {
+    let rejecting = reject::Places::of(&document);
     let mut zones = Zones::new(report, document.zones, &mut hash);
     let mut limits = Limits::new(report, document.limits);
     let interfaces = interfaces::check(report, document.interfaces, &mut zones);
@@ -28,7 +30,7 @@ pub(super) fn policy(report: &mut Report<'_>, document: Document, mut hash: Sha2
     let plumbing = plumbing::check(report, document.plumbing, &mut limits);
     let timeouts = plumbing::timeouts(report, &document.timeouts);
     let tests = tests::check(report, document.tests, &interfaces);
-    report.is_clean().then(|| Policy {
+    let policy = Policy {
         path: report.path().to_owned(),
         hash: hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect(),
         interfaces,
@@ -38,5 +40,7 @@ pub(super) fn policy(report: &mut Report<'_>, document: Document, mut hash: Sha2
         plumbing,
         timeouts,
         tests,
-    })
+    };
+    rejecting.check(report, &policy);
+    report.is_clean().then_some(policy)
 }

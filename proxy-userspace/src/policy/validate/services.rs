@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 
 use crate::policy::document::Entry;
-use crate::policy::model::{LimitId, PortRange, Service, Transport, Unit, ZoneId};
+use crate::policy::model::{LimitId, PortRange, Refusal, Service, Transport, Unit, ZoneId};
 use crate::policy::names::fault;
 use crate::policy::report::{Report, Span};
 use crate::policy::schema::{self, Names};
@@ -43,11 +43,18 @@ pub(super) fn check(
         if let Some((message, help)) = fault(&name, &RESERVED) {
             report.error(&name_span, message, help);
         }
-        let mut service =
-            Service { name, ports: Vec::new(), allow: Vec::new(), deny: Vec::new(), limit: None };
+        let mut service = Service {
+            name,
+            ports: Vec::new(),
+            allow: Vec::new(),
+            deny: Vec::new(),
+            limit: None,
+            refuse: Refusal::Drop,
+        };
         if let Some(value) = value {
             ports(report, &mut service, &name_span, value.ports, index, &mut given);
             sources(report, &mut service, &name_span, value.allow, value.deny, zones);
+            service.refuse = value.refuse.map_or(Refusal::Drop, toml::Spanned::into_inner);
             if let Some(name) = value.limit {
                 service.limit = limits.find(report, &name);
                 limit_counts(report, &service, &name.span(), limits);

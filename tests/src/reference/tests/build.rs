@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use tollgate::policy::model::{
-    Bucket, DefaultAction, HookChoice, Interface, Limit, LimitId, Plumbing, Policy, PortRange, Scope,
-    Service, Timeouts, Transport, Unit, Zone, ZoneId,
+    Bucket, DefaultAction, HookChoice, Interface, Limit, LimitId, Plumbing, Policy, PortRange, Refusal,
+    Scope, Service, Timeouts, Transport, Unit, Zone, ZoneId,
 };
 
 pub const SECOND: u64 = 1_000_000_000;
@@ -43,6 +43,7 @@ pub fn service(name: &str, ports: &[(Transport, u16, u16)], allow: &[usize], den
         allow: allow.iter().copied().map(ZoneId).collect(),
         deny: deny.iter().copied().map(ZoneId).collect(),
         limit: None,
+        refuse: Refusal::Drop,
     }
 }
 

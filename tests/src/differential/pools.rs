@@ -1,0 +1,122 @@
+//! The addresses, ports and moments that matter to a policy: those at its edges.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use rand::RngExt;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use tollgate::policy::Policy;
+
+/// Sources of each family that the packets of a sequence have: few, so that limits are used up.
+const MOST_SOURCES: usize = 14;
+/// Addresses with a meaning of their own.
+const SPECIAL: [&str; 17] = [
+    "0.0.0.0",
+    "0.0.0.1",
+    "126.255.255.255",
+    "127.0.0.1",
+    "128.0.0.0",
+    "223.255.255.255",
+    "224.0.0.251",
+    "240.0.0.0",
+    "255.255.255.254",
+    "255.255.255.255",
+    "::",
+    "::1",
+    "::2",
+    "fe7f:ffff::1",
+    "fec0::",
+    "feff::1",
+    "ff02::fb",
+];
+
+/// What to draw from.
+#[derive(Debug)]
+pub struct Pools {
+    /// Sources of IPv4.
+    pub v4: Vec<IpAddr>,
+    /// Sources of IPv6.
+    pub v6: Vec<IpAddr>,
+    /// Ports of both protocols.
+    pub ports: Vec<u16>,
+    /// Nanoseconds that a token of some bucket takes, and that a whole bucket takes.
+    pub refills: Vec<u64>,
+    /// Timeouts, nanoseconds.
+    pub timeouts: Vec<u64>,
+    /// No limit is in use: the clock may leap by days.
+    pub unlimited: bool,
+}
+
+impl Pools {
+    /// Those of a policy.
+    pub fn of(policy: &Policy, rng: &mut StdRng) -> Self {
+        let mut edges: Vec<IpAddr> = policy
+            .zones
+            .iter()
+            .flat_map(|zone| &zone.prefixes)
+            .flat_map(|prefix| around(*prefix, rng))
+            .collect();
+        edges.shuffle(rng);
+        let mut pool = |v6: bool, always: &[&str]| {
+            let special = SPECIAL.iter().filter_map(|text| text.parse().ok());
+            let mut special: Vec<IpAddr> =
+                special.filter(|address: &IpAddr| address.is_ipv6() == v6).collect();
+            special.shuffle(rng);
+            let edges = edges.iter().copied().filter(|address| address.is_ipv6() == v6).take(MOST_SOURCES);
+            let always = always.iter().filter_map(|text| text.parse().ok());
+            always.chain(special.into_iter().take(3)).chain(edges).collect()
+        };
+        let v4 = pool(false, &["203.0.113.9", "10.1.2.77"]);
+        let v6 = pool(true, &["2001:db8:113::9", "2001:db8:0:1::7", "fe80::1", "febf:ffff::2"]);
+        let ranges = policy.services.iter().flat_map(|service| &service.ports);
+        let mut ports: Vec<u16> = ranges
+            .flat_map(|range| {
+                [range.first, range.last, range.first.wrapping_sub(1), range.last.wrapping_add(1)]
+            })
+            .collect();
+        ports.extend([0, 22, 65_535]);
+        let timeouts = &policy.timeouts;
+        Self {
+            v4,
+            v6,
+            ports,
+            refills: policy
+                .limits
+                .iter()
+                .flat_map(|limit| &limit.buckets)
+                .flat_map(|bucket| {
+                    let token = bucket.per_ns / bucket.tokens;
+                    [token, token.saturating_mul(bucket.burst)]
+                })
+                .collect(),
+            timeouts: vec![
+                timeouts.tcp_opening_ns,
+                timeouts.tcp_established_ns,
+                timeouts.tcp_closing_ns,
+                timeouts.udp_ns,
+                timeouts.icmp_ns,
+            ],
+            unlimited: policy.plumbing.ping_limit.is_none()
+                && policy.services.iter().all(|service| service.limit.is_none()),
+        }
+    }
+}
+
+/// The first and the last address of a prefix, their neighbours outside, and one within.
+fn around(prefix: IpNet, rng: &mut StdRng) -> [IpAddr; 5] {
+    match prefix {
+        IpNet::V4(prefix) => {
+            let (first, last) = (u32::from(prefix.network()), u32::from(prefix.broadcast()));
+            let within = rng.random_range(first..=last);
+            [first, last, first.wrapping_sub(1), last.wrapping_add(1), within]
+                .map(|address| IpAddr::V4(Ipv4Addr::from(address)))
+        }
+        IpNet::V6(prefix) => {
+            let (first, last) = (u128::from(prefix.network()), u128::from(prefix.broadcast()));
+            let within = rng.random_range(first..=last);
+            [first, last, first.wrapping_sub(1), last.wrapping_add(1), within]
+                .map(|address| IpAddr::V6(Ipv6Addr::from(address)))
+        }
+    }
+}
