@@ -14,7 +14,7 @@ use proxy_common::abi::limit::{Bucket, LINES, Line};
 use proxy_common::abi::settings::Settings;
 use proxy_common::abi::trie::{Node, ROOT_LEN};
 use proxy_common::abi::{Identity, Probe, RuleName};
-use proxy_common::engine::answer::Buffer;
+use proxy_common::engine::answer::{Buffer, Plan};
 
 /// Mapped into the loader's memory to be filled at once (Linux 5.5); and, because the kernel puts a mappable
 /// array on a page boundary, each 64-byte element is one cache line.
@@ -25,6 +25,8 @@ const MAPPED: u32 = BPF_F_MMAPABLE;
 pub struct Scratch {
     /// What is charged for the answer.
     pub charge: [u64; 3],
+    /// What the answer is made of.
+    pub plan: Plan,
     /// The answer.
     pub answer: Buffer,
 }

@@ -13,14 +13,14 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::programs::TcContext;
 use proxy_common::abi::counter::Answers;
-use proxy_common::engine::answer::{Extent, LAST_START, LONGEST};
+use proxy_common::engine::answer::{Extent, LAST_START, LONGEST, write};
 use proxy_common::engine::limiter::Charge;
-use proxy_common::engine::reject::{consider, may_follow, write};
+use proxy_common::engine::reject::{consider, may_follow};
 use proxy_common::engine::{Outcome, Tables as _};
 
-use crate::maps::{ANSWERS, SCRATCH};
+use crate::maps::{ANSWERS, SCRATCH, Scratch};
 use crate::tables::Maps;
-use crate::tc::frame;
+use crate::tc::in_place;
 use crate::view::opaque;
 
 /// `skb->pkt_type`: for this host (`linux/if_packet.h`), by its link address.
@@ -28,8 +28,6 @@ const PACKET_HOST: u32 = 0;
 /// Bytes that are put in front of the answer and taken away again: see [`become_answer`]. More than any transport header's
 /// place in a packet that the parser takes.
 const LEAD: u32 = 1024;
-/// The longest that an answer and its place in the buffer may be together, as the verifier must see it.
-const ROOM: usize = LAST_START + LONGEST;
 
 /// What a dropped packet's program returns: the packet is gone in any case, and its skb perhaps on its way back.
 #[inline(always)]
@@ -67,11 +65,12 @@ pub extern "C" fn consider_answer(skb: *mut __sk_buff) -> u32 {
     if pkt_type != PACKET_HOST {
         return 0;
     }
-    let frame = frame(&TcContext::new(skb));
-    let Some(charge) = consider(&frame, &Maps) else { return 0 };
+    let Some((plan, charge)) = consider(&in_place(&TcContext::new(skb)), &Maps) else { return 0 };
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 0 };
     // SAFETY: as in `dropped`.
-    unsafe { (*scratch).charge = charge.to_words() };
+    let scratch = unsafe { &mut *scratch };
+    scratch.plan = plan;
+    scratch.charge = charge.to_words();
     1
 }
 
@@ -82,9 +81,9 @@ pub extern "C" fn consider_answer(skb: *mut __sk_buff) -> u32 {
 pub extern "C" fn send_answer(skb: *mut __sk_buff) -> u32 {
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 0 };
     // SAFETY: as in `dropped`.
-    let buffer = unsafe { &mut (*scratch).answer };
-    let Some(extent) = write(&frame(&TcContext::new(skb)), buffer) else { return 0 };
-    if !become_answer(skb, extent, buffer.as_ptr()) {
+    let Scratch { plan, answer, .. } = unsafe { &mut *scratch };
+    let Some(extent) = write(&in_place(&TcContext::new(skb)), plan, answer) else { return 0 };
+    if !become_answer(skb, extent, answer.as_ptr()) {
         return 0;
     }
     // SAFETY: a read of this program's own context.
@@ -117,7 +116,6 @@ fn become_answer(skb: *mut __sk_buff, extent: Extent, buffer: *const u8) -> bool
     if cut != 0 {
         return false;
     }
-    const { assert!(ROOM <= size_of::<proxy_common::engine::answer::Buffer>()) };
     // SAFETY: at most `LAST_START`, within the buffer.
     let answer = unsafe { buffer.add(start) };
     let flags = (BPF_F_RECOMPUTE_CSUM | BPF_F_INVALIDATE_HASH).into();

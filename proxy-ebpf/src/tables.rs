@@ -148,6 +148,12 @@ impl Tables for Maps {
         // A failure makes the rest of the datagram orphans: closed, and counted as such.
         let _ = FRAGMENTS.insert(key, value, 0);
     }
+
+    #[inline(always)]
+    fn drop_fragment(&self, key: &FragmentKey) {
+        // What fails is that there is none.
+        let _ = FRAGMENTS.remove(key);
+    }
 }
 
 #[inline(always)]

@@ -20,9 +20,8 @@ use crate::view::Frame;
 /// Bytes that the engine may want to read; drivers that leave less in the linear part are asked to pull.
 const HEADERS: u32 = 256;
 
-/// The frame of an skb; from here on its first [`HEADERS`] bytes can be read in place.
 #[inline(always)]
-pub fn frame(ctx: &TcContext) -> Frame {
+fn frame(ctx: &TcContext) -> Frame {
     let len = ctx.len();
     let wanted = if len < HEADERS { len } else { HEADERS };
     if ctx.data() + (wanted as usize) > ctx.data_end() {
@@ -31,12 +30,18 @@ pub fn frame(ctx: &TcContext) -> Frame {
     }
     // SAFETY: a read of this program's own context (Linux 5.1).
     let segments = unsafe { (*ctx.skb.skb).gso_segs };
+    Frame { packets: if segments > 1 { segments } else { 1 }, ..in_place(ctx) }
+}
+
+/// What can be read as it is: of a packet that `frame` has seen before, all that the engine wants.
+#[inline(always)]
+pub fn in_place(ctx: &TcContext) -> Frame {
     Frame {
         data: ctx.data(),
         data_end: ctx.data_end(),
-        len: Cell::new(len as usize),
+        len: Cell::new(ctx.len() as usize),
         buffers: None,
-        packets: if segments > 1 { segments } else { 1 },
+        packets: 1,
     }
 }
 

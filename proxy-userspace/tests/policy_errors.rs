@@ -65,6 +65,9 @@ const CASES: &[Case] = &[
     ("to = \"tcp/8000\"", "to = \"tcp/8000\"\ninterface = \"wlp2s1\"", (21, 13), "\"wlp2s1\"", "unknown interface \"wlp2s1\"", "write \"wlp2s0\" instead"),
     ("to = \"tcp/8000\"", "to = \"tcp/8000\"\ninterface = \"eth0\"", (21, 13), "\"eth0\"", "unknown interface \"eth0\"", "write one of this policy's, such as \"wlp2s0\", or add `[interfaces.eth0]`"),
     ("to = \"tcp/8000\"", "to = \"tcp/8000\"\ninterface = \"wl*\"", (21, 13), "\"wl*\"", "is a pattern", "write the name of an interface that the pattern means"),
+    ("hook = \"auto\"\ndefault = \"drop\"", "hook = \"native\"\ndefault = \"reject\"", (3, 8), "\"native\"", "not answer them", "write \"tc\", or \"auto\", which then takes TC; or reject nothing: write \"drop\" there"),
+    ("hook = \"auto\"\ndefault = \"drop\"", "default = \"reject\"\nhook = \"generic\"", (4, 8), "\"generic\"", "not answer them", "write \"tc\", or \"auto\", which then takes TC; or reject nothing: write \"drop\" there"),
+    ("default = \"drop\"", "default = \"refuse\"", (4, 11), "\"refuse\"", "unknown word \"refuse\"", "write \"drop\", \"accept\" or \"reject\""),
     // Zones.
     ("192.168.0.0/24", "192.168.0.5/24", (6, 8), "\"192.168.0.5/24\"", "host bits set", "write \"192.168.0.0/24\", or \"192.168.0.5\" for that one host"),
     ("192.168.0.0/24", "192.168.0.0/33", (6, 8), "\"192.168.0.0/33\"", "not a number from 0 to 32", "write \"192.168.0.0\" for that one host, or a length up to 32"),
@@ -106,6 +109,7 @@ const CASES: &[Case] = &[
     ("192.168.0.0/24\"]", "127.0.0.0/8\", \"::1\"]", (12, 9), "[\"lan\"]", "never have these sources", "write `allow = \"none\"`; this host itself reaches its own services in any case"),
     ("limit = \"web\"", "limit = \"wbe\"", (13, 9), "\"wbe\"", "unknown limit \"wbe\"", "write \"web\" instead"),
     ("limit = \"web\"", "limit = \"other\"", (13, 9), "\"other\"", "unknown limit \"other\"", "write `[limits.other]` and its rates, or leave `limit` out"),
+    ("limit = \"web\"", "refuse = \"accept\"", (13, 10), "\"accept\"", "unknown word \"accept\"", "write \"drop\" or \"reject\""),
     ("services.django", "services.default", (10, 11), "default", "the name \"default\" is taken", "write another name, such as \"my-default\""),
     ("services.django", "services.Django", (10, 11), "Django", "\"Django\" is not a name", "write \"django\""),
     // The rest.
@@ -124,6 +128,18 @@ fn refused(text: &str) -> Vec<Diagnostic> {
         Ok(_) => panic!("this is refused:\n{text}"),
         Err(PolicyError(diagnostics)) => diagnostics,
     }
+}
+
+#[test]
+fn a_service_that_rejects_is_named_where_the_hook_can_not() {
+    let text = GOOD.replace("\"auto\"", "\"native\"").replace("limit = \"web\"", "refuse = \"reject\"");
+    let found = refused(&text);
+    let [error] = found.as_slice() else { panic!("{found:?}") };
+    assert_eq!(error.place.as_ref().map(|place| (place.line, place.column)), Some((3, 8)));
+    assert_eq!(error.notes[0].place.line, 13);
+    // Whoever is allowed is not refused: nothing is rejected, and any hook will do.
+    let open = text.replace("allow = [\"lan\"]", "allow = \"any\"");
+    assert!(policy::parse(&open, Path::new("policy.toml")).is_ok());
 }
 
 #[test]

@@ -109,8 +109,8 @@ fn dump(policy: &Policy) -> String {
     for s in &policy.services {
         let ports: Vec<String> = s.ports.iter().map(|p| Ports(*p).to_string()).collect();
         writeln!(out, "service {}: {}", s.name, ports.join(", ")).expect("room");
-        writeln!(out, "    allow {}; deny {}; {}", zones(&s.allow), zones(&s.deny), limit(s.limit))
-            .expect("room");
+        let (allow, deny, limit) = (zones(&s.allow), zones(&s.deny), limit(s.limit));
+        writeln!(out, "    allow {allow}; deny {deny}; {limit}; refuse {:?}", s.refuse).expect("room");
     }
     let p = &policy.plumbing;
     let named = [

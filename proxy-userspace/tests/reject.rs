@@ -288,3 +288,21 @@ fn a_policy_that_rejects_nothing_has_no_buckets_for_it() {
     assert_eq!(both.tables.buckets.len(), 2);
     assert_eq!([both.interfaces[0].rejects, both.interfaces[1].rejects], [true, false]);
 }
+
+#[test]
+fn an_answer_begins_no_flow() {
+    let compiled = compiled(POLICY, &["eth0"]);
+    let mut host = Simulation::new(&compiled, 0);
+    for kind in [Kind::Udp, Kind::Echo, Kind::Other] {
+        let packet = Packet { v6: false, tags: 0, ports: (4000, 9), payload: Vec::new(), kind };
+        let (outcome, answer) = host.answer(&packet.frame(), 0);
+        host.egress(&answer.expect("an answer"), 0);
+        // What comes back from the same ports is no reply to it.
+        assert_eq!(host.ingress(&packet.frame(), 1), outcome);
+    }
+    let (_, answer) = host.answer(&syn(4000, 22), 0);
+    host.egress(&answer.expect("an answer"), 0);
+    let kind = Kind::Tcp { sequence: 8, acknowledgement: 1, syn: false, ack: true, fin: false };
+    let packet = Packet { v6: false, tags: 0, ports: (4000, 22), payload: Vec::new(), kind };
+    assert_eq!(host.ingress(&packet.frame(), 1).reason, Reason::NoService);
+}

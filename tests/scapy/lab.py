@@ -9,15 +9,15 @@ import random
 import sys
 
 logging.getLogger("scapy").setLevel(logging.ERROR)
-from scapy.all import IP, TCP, UDP, Ether, IPv6, conf, raw  # noqa: E402
+from scapy.all import IP, TCP, Ether, IPv6, conf, raw  # noqa: E402
 
 SERVER_MAC = "02:00:c0:a8:00:68"
 ROUTER_MAC = "02:00:c0:a8:00:01"
 SERVER_V4 = "192.168.0.104"
 SERVER_V6 = "2001:db8:0:1::104"
-# A neighbour of the outside host: nobody answers for it.
-OUTSIDE_V4 = "203.0.113.77"
-OUTSIDE_V6 = "2001:db8:113::77"
+# From outside; the router swallows what is sent there.
+OUTSIDE_V4 = "198.18.0.77"
+OUTSIDE_V6 = "2001:db8:198::77"
 # Nothing listens on 22; the others are for the LAN.
 CLOSED = [22, 5432, 8000, 8083]
 # For everyone.

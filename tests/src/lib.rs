@@ -26,6 +26,7 @@ pub mod shared;
 pub mod terminal;
 pub mod tollgate;
 pub mod traffic;
+pub mod witness;
 
 pub use self::tollgate::Tollgate;
 pub use counters::Stats;

@@ -52,6 +52,13 @@ fn spoiled(mut frame: Vec<u8>, at: usize, byte: u8) -> Vec<u8> {
     frame
 }
 
+/// A configuration message of spanning tree behind its LLC header (IEEE 802.1D).
+fn bpdu() -> [u8; 38] {
+    let mut payload = [0; 38];
+    payload[..3].copy_from_slice(&[0x42, 0x42, 0x03]);
+    payload
+}
+
 fn mix() -> Vec<Kind> {
     let udp = |source: Ipv4Addr, port| Path::new(source, SERVER).udp(4000, port, b"a payload");
     let valid = LINK.ip(&udp(LAN, 7000));
@@ -79,7 +86,7 @@ fn mix() -> Vec<Kind> {
         ),
         kind(5, "ping", LINK.ip(&Path::new(LAN, SERVER).echo_request(1, 1))),
         kind(15, "unknown-ethertype", LINK.frame(0x1234, b"garbage garbage")),
-        kind(5, "link-control", LINK.frame(0x0026, &[0x42; 38])),
+        kind(5, "link-control", LINK.frame(0x0026, &bpdu())),
         kind(10, "malformed-ipv4", spoiled(valid.clone(), ETHERNET_LEN, 0x44)),
         kind(10, "malformed-ipv4", spoiled(valid.clone(), ETHERNET_LEN + 2, 0x7f)),
         kind(5, "malformed-ipv4", LINK.frame(IPV4, &[])),

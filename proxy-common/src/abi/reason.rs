@@ -76,7 +76,7 @@ reasons! {
     MalformedEthernet = 24, Drop, "malformed-ethernet", "Too short for an Ethernet header.";
     UnknownEthertype = 25, Drop, "unknown-ethertype", "Neither IP nor a link protocol that a host needs.";
     VlanDepth = 26, Drop, "vlan-depth", "More than two VLAN tags.";
-    MalformedIpv4 = 27, Drop, "malformed-ipv4", "The IPv4 header contradicts itself or the frame.";
+    MalformedIpv4 = 27, Drop, "malformed-ipv4", "The IPv4 header contradicts itself or the frame, or names a source route.";
     MalformedIpv6 = 28, Drop, "malformed-ipv6", "The IPv6 header or one of its extensions contradicts itself or the frame.";
     Ipv6HeaderChain = 29, Drop, "ipv6-header-chain", "More IPv6 extension headers than any host needs.";
     Ipv6RoutingHeader = 30, Drop, "ipv6-routing-header", "An IPv6 routing header with segments left.";
@@ -91,7 +91,7 @@ reasons! {
     SourceDenied = 39, Drop, "source-denied", "The interface denies a zone that this source is in.";
     PingOverLimit = 40, Drop, "ping-over-limit", "Echo requests faster than the ping limit.";
     IcmpErrorUnknown = 42, Drop, "icmp-error-unknown", "An ICMP error about a packet that this host did not send.";
-    NeighbourDiscoveryForged = 43, Drop, "neighbour-discovery-forged", "Neighbour discovery that a router has forwarded: its hop limit is not 255.";
+    NeighbourDiscoveryForged = 43, Drop, "neighbour-discovery-forged", "Neighbour discovery from beyond this link, by its hop limit or source, or in a fragment.";
     DestinationInvalid = 44, Drop, "destination-invalid", "A destination address that no packet from a network can have.";
     TableFault = 45, Drop, "table-fault", "A table did not hold what the program needs; please report it.";
 }

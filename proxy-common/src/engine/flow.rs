@@ -12,6 +12,8 @@ use crate::packet::{Fragment, PacketInfo, icmp, protocol};
 
 /// A flow's time is written at most this often, so that a busy flow's entry is mostly read.
 const TOUCH_NS: u64 = 1_000_000_000;
+/// And at most so many times within its timeout: a short one is kept more exactly.
+const TOUCHES: u64 = 8;
 
 /// The flow of a packet that arrives (`remote` is its source).
 #[inline(always)]
@@ -41,18 +43,32 @@ fn key_of(p: &PacketInfo, ingress: bool) -> FlowKey {
     }
 }
 
-/// True if a flow last seen `last_ns` is still alive.
+/// How long a flow in this state is remembered.
 #[inline(always)]
-pub(super) fn alive<T: Tables>(tables: &T, flow_protocol: u8, value: &FlowValue, now_ns: u64) -> bool {
-    let timeout_ns = match (value.state, flow_protocol) {
+fn timeout_ns<T: Tables>(tables: &T, flow_protocol: u8, state: u32) -> u64 {
+    match (state, flow_protocol) {
         (STATE_DATAGRAM, protocol::UDP) => tables.setting(|s| &s.udp_ns),
         (STATE_DATAGRAM, _) => tables.setting(|s| &s.icmp_ns),
         (STATE_OPENING, _) => tables.setting(|s| &s.tcp_opening_ns),
         (STATE_ESTABLISHED, _) => tables.setting(|s| &s.tcp_established_ns),
         _ => tables.setting(|s| &s.tcp_closing_ns),
-    };
+    }
+}
+
+/// True if a flow is still remembered.
+#[inline(always)]
+fn alive<T: Tables>(tables: &T, flow_protocol: u8, flow: &FlowValue, now_ns: u64) -> bool {
     // A clock that another CPU has read a little later counts as no time at all.
-    now_ns.saturating_sub(value.last_ns) <= timeout_ns
+    now_ns.saturating_sub(flow.last_ns) <= timeout_ns(tables, flow_protocol, flow.state)
+}
+
+/// Takes note of a packet of a flow, if the last that was noted is old enough.
+#[inline(always)]
+fn touch(flow: &mut FlowValue, timeout_ns: u64, now_ns: u64) {
+    let short_ns = timeout_ns / TOUCHES;
+    if now_ns.saturating_sub(flow.last_ns) > if short_ns < TOUCH_NS { short_ns } else { TOUCH_NS } {
+        flow.last_ns = now_ns;
+    }
 }
 
 /// True if the packet answers what this host began; moves the flow's state on.
@@ -68,15 +84,16 @@ pub(super) fn is_reply<T: Tables>(tables: &T, p: &PacketInfo) -> bool {
     let now_ns = tables.now_ns();
     tables
         .with_flow(&key_of(p, true), |flow| {
-            if !alive(tables, p.protocol, flow, now_ns) {
+            let timeout_ns = timeout_ns(tables, p.protocol, flow.state);
+            if now_ns.saturating_sub(flow.last_ns) > timeout_ns {
                 return false;
             }
             let next = if tcp { after_reply(flow.state, p.tcp_flags) } else { flow.state };
             if next != flow.state {
                 flow.state = next;
                 flow.last_ns = now_ns;
-            } else if now_ns.saturating_sub(flow.last_ns) > TOUCH_NS {
-                flow.last_ns = now_ns;
+            } else {
+                touch(flow, timeout_ns, now_ns);
             }
             true
         })
@@ -121,8 +138,11 @@ pub(super) fn observe_egress<T: Tables>(tables: &T, p: &PacketInfo) {
         } else if closing {
             let now_ns = tables.now_ns();
             tables.with_flow(&key_of(p, false), |flow| {
-                flow.state = STATE_CLOSING;
-                flow.last_ns = now_ns;
+                // What was forgotten stays so.
+                if alive(tables, protocol::TCP, flow, now_ns) {
+                    flow.state = STATE_CLOSING;
+                    flow.last_ns = now_ns;
+                }
             });
         }
         return;
@@ -139,11 +159,8 @@ pub(super) fn observe_egress<T: Tables>(tables: &T, p: &PacketInfo) {
     }
     let now_ns = tables.now_ns();
     let key = key_of(p, false);
-    let known = tables.with_flow(&key, |flow| {
-        if now_ns.saturating_sub(flow.last_ns) > TOUCH_NS {
-            flow.last_ns = now_ns;
-        }
-    });
+    let known =
+        tables.with_flow(&key, |flow| touch(flow, timeout_ns(tables, p.protocol, flow.state), now_ns));
     if known.is_none() {
         tables.put_flow(&key, &FlowValue { last_ns: now_ns, state: STATE_DATAGRAM, _pad: 0 });
     }

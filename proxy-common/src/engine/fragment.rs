@@ -1,6 +1,7 @@
 //! Fragments: the first one is judged whole, and its verdict holds for the rest of its datagram.
 //!
-//! Only first fragments that pass are remembered, so a stranger whom the policy refuses can't fill the table.
+//! Only first fragments that pass are remembered, so a stranger whom the policy refuses can't fill the table. One that is
+//! refused takes back what an earlier one of the same datagram was granted.
 
 use super::Tables;
 use crate::abi::flow::{FragmentKey, FragmentValue};
@@ -27,6 +28,12 @@ fn key_of(p: &PacketInfo) -> FragmentKey {
 #[inline(always)]
 pub(super) fn remember<T: Tables>(tables: &T, p: &PacketInfo) {
     tables.put_fragment(&key_of(p), &FragmentValue { first_ns: tables.now_ns() });
+}
+
+/// Forgets the datagram of a first fragment that was dropped: what follows is not what was let in.
+#[inline(always)]
+pub(super) fn forget<T: Tables>(tables: &T, p: &PacketInfo) {
+    tables.drop_fragment(&key_of(p));
 }
 
 /// The reason for a later fragment.

@@ -60,6 +60,8 @@ pub trait Tables {
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentValue>;
     /// Remembers a fragmented datagram.
     fn put_fragment(&self, key: &FragmentKey, value: &FragmentValue);
+    /// Forgets a fragmented datagram, if it is known.
+    fn drop_fragment(&self, key: &FragmentKey);
 }
 
 /// What the engine says of a packet.
@@ -91,8 +93,11 @@ pub fn ingress<V: PacketView, T: Tables>(view: &V, tables: &T) -> Outcome {
     match parse(view) {
         Ok(p) => {
             let outcome = judge(view, tables, &p);
-            if p.fragment == Fragment::First && matches!(outcome.verdict(), Verdict::Pass) {
-                fragment::remember(tables, &p);
+            if p.fragment == Fragment::First {
+                match outcome.verdict() {
+                    Verdict::Pass => fragment::remember(tables, &p),
+                    Verdict::Drop => fragment::forget(tables, &p),
+                }
             }
             outcome
         }

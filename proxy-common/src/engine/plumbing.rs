@@ -25,21 +25,23 @@ fn has<T: Tables>(tables: &T, bit: u32) -> bool {
 /// reports come from the unspecified address. `None`: not of this kind.
 #[inline(always)]
 pub(super) fn discovery<T: Tables>(tables: &T, p: &PacketInfo) -> Option<Reason> {
-    if !p.v6 || p.fragment != Fragment::Whole {
+    if !p.v6 || p.fragment == Fragment::Later {
         return None;
     }
+    // RFC 6980: neighbour discovery has no fragment header.
+    let whole = p.fragment == Fragment::Whole;
     match p.icmp_type {
         icmp::NEIGHBOUR_SOLICITATION
         | icmp::NEIGHBOUR_ADVERTISEMENT
         | icmp::ROUTER_SOLICITATION
-        | icmp::REDIRECT_V6 => Some(if p.hop_limit == ON_LINK {
+        | icmp::REDIRECT_V6 => Some(if whole && p.hop_limit == ON_LINK {
             Reason::NeighbourDiscovery
         } else {
             Reason::NeighbourDiscoveryForged
         }),
         // RFC 4861 section 6.1.2: from a link-local address.
         icmp::ROUTER_ADVERTISEMENT if has(tables, PLUMBING_RA) => {
-            Some(if p.hop_limit == ON_LINK && p.source.is_v6_link_local() {
+            Some(if whole && p.hop_limit == ON_LINK && p.source.is_v6_link_local() {
                 Reason::RouterAdvertisement
             } else {
                 Reason::NeighbourDiscoveryForged
@@ -48,6 +50,7 @@ pub(super) fn discovery<T: Tables>(tables: &T, p: &PacketInfo) -> Option<Reason>
         // RFC 3810 section 5: from a link-local or the unspecified address, hop limit 1.
         icmp::MLD_QUERY..=icmp::MLD_DONE | icmp::MLD_REPORT_V2
             if has(tables, PLUMBING_MEMBERSHIP)
+                && whole
                 && p.hop_limit == 1
                 && (p.source.is_v6_link_local() || p.source.is_zero()) =>
         {

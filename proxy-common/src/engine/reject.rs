@@ -7,7 +7,7 @@
 //! An answer goes to whoever the source address names, so it must never be worth forging a source for: it is not larger
 //! than a quote needs, there is none to what could be an answer itself, and all of them together are limited.
 
-use super::answer::{self, Buffer, Extent};
+use super::answer::Plan;
 use super::limiter::Charge;
 use super::{Tables, decide, flow, port_index};
 use crate::abi::decision::REJECT;
@@ -15,23 +15,29 @@ use crate::abi::reason::Reason;
 use crate::packet::transport::{ACK, FIN, RST, SYN};
 use crate::packet::{Addr, Fragment, PacketInfo, PacketView, icmp, parse, protocol};
 
-/// What a rejected packet is answered with.
+/// What a rejected packet is answered with: a TCP reset (RFC 9293 section 3.10.7.1), or "destination unreachable" of ICMP or
+/// ICMPv6. Not an enum: the fields that one kind lacks would be undefined in the kernel's program, and the verifier refuses
+/// to copy those.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// A TCP segment (RFC 9293 section 3.10.7.1).
-    Reset {
-        /// Its sequence number.
-        sequence: u32,
-        /// Its acknowledgement number; 0 without the flag.
-        acknowledgement: u32,
-        /// `RST`, or `RST | ACK`.
-        flags: u8,
-    },
-    /// An ICMP or ICMPv6 "destination unreachable".
-    Unreachable {
-        /// Why.
-        code: u8,
-    },
+pub struct Answer {
+    /// A reset, else an ICMP error.
+    pub(super) is_reset: bool,
+    /// The flags of a reset, else the code.
+    pub(super) detail: u8,
+    /// Of a reset: sequence and acknowledgement number, the latter 0 without its flag.
+    pub(super) numbers: [u32; 2],
+}
+
+impl Answer {
+    #[inline(always)]
+    const fn reset(sequence: u32, acknowledgement: u32, flags: u8) -> Self {
+        Self { is_reset: true, detail: flags, numbers: [sequence, acknowledgement] }
+    }
+
+    #[inline(always)]
+    const fn unreachable(code: u8) -> Self {
+        Self { is_reset: false, detail: code, numbers: [0; 2] }
+    }
 }
 
 /// ICMP, "port unreachable": what a closed UDP port says.
@@ -49,24 +55,25 @@ pub const fn may_follow(reason: Reason) -> bool {
     matches!(reason, Reason::ServiceRefused | Reason::ServiceDenied | Reason::NoService)
 }
 
-/// Whether a packet is to be answered that was dropped with a reason which [`may_follow`]; gives what is to be charged for
-/// the answer: one to the source's bucket, and one to the bucket of all. If that is granted, [`write()`] makes the answer.
+/// Whether a packet is to be answered that was dropped with a reason which [`may_follow`]; gives how, and what is to be
+/// charged for it: one to the source's bucket, and one to the bucket of all. If that is granted, [`super::answer::write`]
+/// makes the answer.
 ///
 /// In three steps, because each is a function of its own in the kernel: one within another would need more stack than there
 /// is.
 #[inline(always)]
-pub fn consider<V: PacketView, T: Tables>(view: &V, tables: &T) -> Option<Charge> {
+pub fn consider<V: PacketView, T: Tables>(view: &V, tables: &T) -> Option<(Plan, Charge)> {
     let p = parse(view).ok()?;
     if decide(tables, p.source, p.v6, port_index(&p))?.flags & REJECT == 0 {
         return None;
     }
-    answer_to(view, &p)?;
+    let answer = answer_to(view, &p)?;
     // A SYN amid a connection that this host began. The other side would find the answer's numbers wrong, but `tc_egress`
     // would take it for the connection's end.
     if p.protocol == protocol::TCP && flow::is_live(tables, &p) {
         return None;
     }
-    Some(Charge {
+    let charge = Charge {
         first: tables.setting(|s| &s.reject_first_bucket) as u16,
         count: tables.setting(|s| &s.reject_buckets) as u8,
         v6: p.v6,
@@ -74,14 +81,8 @@ pub fn consider<V: PacketView, T: Tables>(view: &V, tables: &T) -> Option<Charge
         source_hi: p.source.hi,
         packets: 1,
         bytes: 0,
-    })
-}
-
-/// Writes the answer to a packet that [`consider`] has found; `None` if there is none.
-#[inline(always)]
-pub fn write<V: PacketView>(view: &V, buffer: &mut Buffer) -> Option<Extent> {
-    let p = parse(view).ok()?;
-    answer::write(view, &p, answer_to(view, &p)?, buffer)
+    };
+    Some((Plan::new(view, &p, answer)?, charge))
 }
 
 /// The answer to a packet; `None` if it must not be answered (RFC 1122 section 3.2.2, RFC 4443 section 2.4).
@@ -109,7 +110,7 @@ pub fn answer_to<V: PacketView>(view: &V, p: &PacketInfo) -> Option<Answer> {
         (_, false) => PROHIBITED,
         (_, true) => PROHIBITED_V6,
     };
-    Some(Answer::Unreachable { code })
+    Some(Answer::unreachable(code))
 }
 
 #[inline(always)]
@@ -120,7 +121,7 @@ fn reset<V: PacketView>(view: &V, p: &PacketInfo) -> Option<Answer> {
     let h: &[u8; 20] = view.bytes(p.transport_at)?;
     if p.tcp_flags & ACK != 0 {
         let sequence = u32::from_be_bytes([h[8], h[9], h[10], h[11]]);
-        return Some(Answer::Reset { sequence, acknowledgement: 0, flags: RST });
+        return Some(Answer::reset(sequence, 0, RST));
     }
     // SYN and FIN have a sequence number each.
     let header_len = (h[12] >> 4) as usize * 4;
@@ -128,7 +129,7 @@ fn reset<V: PacketView>(view: &V, p: &PacketInfo) -> Option<Answer> {
     let marks = (p.tcp_flags & SYN != 0) as u32 + (p.tcp_flags & FIN != 0) as u32;
     let sequence = u32::from_be_bytes([h[4], h[5], h[6], h[7]]);
     let acknowledgement = sequence.wrapping_add(data).wrapping_add(marks);
-    Some(Answer::Reset { sequence: 0, acknowledgement, flags: RST | ACK })
+    Some(Answer::reset(0, acknowledgement, RST | ACK))
 }
 
 /// True if an address names one host, as far as it can be told without knowing its network: no unspecified, loopback,
@@ -162,10 +163,10 @@ mod tests {
 
     #[test]
     fn resets_have_the_numbers_of_rfc_9293() {
-        let without_ack = |acknowledgement| Answer::Reset { sequence: 0, acknowledgement, flags: RST | ACK };
+        let without_ack = |acknowledgement| Answer::reset(0, acknowledgement, RST | ACK);
         assert_eq!(answer(&segment(SYN, 7, 0, 0)), Some(without_ack(8)));
         assert_eq!(answer(&segment(SYN, u32::MAX, 0, 5)), Some(without_ack(5)));
-        let with_ack = Answer::Reset { sequence: 9, acknowledgement: 0, flags: RST };
+        let with_ack = Answer::reset(9, 0, RST);
         for flags in [ACK, ACK | FIN, ACK | SYN] {
             assert_eq!(answer(&segment(flags, 7, 9, 3)), Some(with_ack));
         }
@@ -213,7 +214,7 @@ mod tests {
             frame.extend(payload);
             answer(&frame)
         };
-        let unreachable = |code| Some(Answer::Unreachable { code });
+        let unreachable = |code| Some(Answer::unreachable(code));
         assert_eq!(of(protocol::UDP, [0, 53, 0, 99, 0, 8, 0, 0]), unreachable(3));
         assert_eq!(of(protocol::ICMP, [8, 0, 0, 0, 0, 1, 0, 1]), unreachable(13));
         assert_eq!(of(47, [0; 8]), unreachable(13));

@@ -22,8 +22,11 @@ const EAPOL: u16 = 0x888e;
 const PREAUTH: u16 = 0x88c7;
 const LLDP: u16 = 0x88cc;
 const TDLS: u16 = 0x890d;
-/// Below this the field is a length (IEEE 802.3): LLC, which carries spanning tree.
-const FIRST_TYPE: u16 = 0x0600;
+/// Up to this the field is a length (IEEE 802.3), and LLC follows.
+const MAX_LENGTH: u16 = 1500;
+/// LLC of spanning tree (IEEE 802.1D section 9.2): both access points 0x42, unnumbered information. Nothing else that comes
+/// in LLC is any host's business, and some kernels take IP or worse out of it.
+const SPANNING_TREE: [u8; 3] = [0x42, 0x42, 0x03];
 
 /// An IP packet's place in the frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +58,9 @@ pub fn parse<V: PacketView>(view: &V) -> Result<Link, Reason> {
         IPV6 => Ok(Link { v6: true, network_at }),
         ARP => Err(Reason::Arp),
         EAPOL | PREAUTH | LLDP | LACP | TDLS => Err(Reason::LinkControl),
-        t if t < FIRST_TYPE => Err(Reason::LinkControl),
+        length if length <= MAX_LENGTH && view.bytes(network_at) == Some(&SPANNING_TREE) => {
+            Err(Reason::LinkControl)
+        }
         _ => Err(Reason::UnknownEthertype),
     }
 }

@@ -5,6 +5,8 @@
 use super::view::{PacketView, be16};
 use super::{Addr, PacketInfo, protocol};
 
+/// IPv6 fragment header.
+const FRAGMENT_HEADER: u8 = 44;
 /// ICMP echo reply.
 pub const ECHO_REPLY: u8 = 0;
 /// ICMP echo request.
@@ -68,7 +70,7 @@ pub struct Quote {
 }
 
 /// Reads the packet that `p`, an error, quotes; `None` where it names no flow (too short, a later fragment,
-/// extension headers, another protocol than TCP, UDP and echo).
+/// extension headers besides a fragment header, another protocol than TCP, UDP and echo).
 #[inline(always)]
 pub fn quote<V: PacketView>(view: &V, p: &PacketInfo) -> Option<Quote> {
     let at = p.transport_at + 8;
@@ -85,7 +87,16 @@ pub fn quote<V: PacketView>(view: &V, p: &PacketInfo) -> Option<Quote> {
             [h[24], h[25], h[26], h[27], h[28], h[29], h[30], h[31]],
             [h[32], h[33], h[34], h[35], h[36], h[37], h[38], h[39]],
         );
-        (source, destination, h[6], at + 40)
+        if h[6] == FRAGMENT_HEADER {
+            // Of a datagram that this host sent in parts: path-MTU discovery for UDP needs it.
+            let f: &[u8; 8] = view.bytes(at + 40)?;
+            if be16(f, 2) & 0xfff8 != 0 {
+                return None;
+            }
+            (source, destination, f[0], at + 48)
+        } else {
+            (source, destination, h[6], at + 40)
+        }
     } else {
         let h: &[u8; 20] = view.bytes(at)?;
         let header_len = ((h[0] & 15) as usize) << 2;

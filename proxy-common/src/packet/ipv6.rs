@@ -4,7 +4,7 @@
 //! authentication header counts 4-byte units past the first two (RFC 4302 section 2.2).
 
 use super::ipv4::check_fragment;
-use super::view::{PacketView, be16};
+use super::view::{MAX_OFFSET, PacketView, be16};
 use super::{Addr, Fragment, PacketInfo, transport};
 use crate::abi::reason::Reason;
 
@@ -17,13 +17,12 @@ const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
 const DESTINATION: u8 = 60;
-const MOBILITY: u8 = 135;
-const HIP: u8 = 139;
-const SHIM6: u8 = 140;
 
+/// Those that Linux walks too. It ends the chain at mobility, HIP and Shim6: to look behind them would be to judge a header
+/// that no one reads.
 #[inline(always)]
 const fn is_extension(next: u8) -> bool {
-    matches!(next, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION | MOBILITY | HIP | SHIM6)
+    matches!(next, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION)
 }
 
 /// Parses an IPv6 packet that begins at `at`.
@@ -36,7 +35,11 @@ pub fn parse<V: PacketView>(view: &V, at: usize) -> Result<PacketInfo, Reason> {
     if h[0] >> 4 != 6 {
         return Err(Reason::MalformedIpv6);
     }
-    let end = at + HEADER + be16(h, 4) as usize;
+    let mut end = at + HEADER + be16(h, 4) as usize;
+    if end == at + HEADER && view.packets() > 1 {
+        // Merged by the kernel to more than the field can say (BIG TCP, Linux 5.19; before 6.20 with a jumbo option).
+        end = view.len();
+    }
     if !view.holds(end) {
         return Err(Reason::MalformedIpv6);
     }
@@ -63,7 +66,7 @@ pub fn parse<V: PacketView>(view: &V, at: usize) -> Result<PacketInfo, Reason> {
         ),
     };
     if is_extension(p.protocol) {
-        walk(view, &mut p)?;
+        walk(view, &mut p, at + HEADER)?;
         if p.fragment == Fragment::Later {
             return Ok(p);
         }
@@ -71,35 +74,52 @@ pub fn parse<V: PacketView>(view: &V, at: usize) -> Result<PacketInfo, Reason> {
     transport::parse(view, p)
 }
 
-/// Walks to the transport header, or to a fragment that has none.
+/// Walks from the end of the IPv6 header at `begin` to the transport header, or to a fragment that has none.
 #[inline(always)]
-fn walk<V: PacketView>(view: &V, p: &mut PacketInfo) -> Result<(), Reason> {
+fn walk<V: PacketView>(view: &V, p: &mut PacketInfo, begin: usize) -> Result<(), Reason> {
     for nth in 0..MAX_EXTENSIONS {
-        let e: &[u8; 8] = view.bytes(p.transport_at).ok_or(Reason::MalformedIpv6)?;
+        // Only the first extension may be hop-by-hop (RFC 8200 section 4.1).
+        if p.protocol == HOP_BY_HOP && nth != 0 {
+            return Err(Reason::MalformedIpv6);
+        }
+        let e: &[u8; 8] = view.bytes(p.transport_at).ok_or(cut(p))?;
+        let next = e[0];
         let len = match p.protocol {
-            // Only the first extension may be hop-by-hop (RFC 8200 section 4.1).
-            HOP_BY_HOP if nth != 0 => return Err(Reason::MalformedIpv6),
-            // Nothing that a host needs routes through it; type 0 is forbidden (RFC 5095).
-            ROUTING if e[3] != 0 => return Err(Reason::Ipv6RoutingHeader),
             FRAGMENT => 8,
             AUTHENTICATION => (e[1] as usize + 2) << 2,
             _ => (e[1] as usize + 1) << 3,
         };
-        let next = e[0];
         let payload_at = p.transport_at + len;
         if payload_at > p.end {
-            return Err(Reason::MalformedIpv6);
+            return Err(cut(p));
         }
         let mut stop = false;
-        if p.protocol == FRAGMENT {
-            // A second fragment header would be a fragment of a fragment.
-            if p.fragment != Fragment::Whole {
-                return Err(Reason::FragmentMalformed);
+        match p.protocol {
+            // Nothing that a host needs routes through it; type 0 is forbidden (RFC 5095).
+            ROUTING if e[3] != 0 => return Err(Reason::Ipv6RoutingHeader),
+            // RFC 4302 section 2: twelve bytes before the check value.
+            AUTHENTICATION if e[1] == 0 => return Err(Reason::MalformedIpv6),
+            FRAGMENT => {
+                // A second fragment header would be a fragment of a fragment.
+                if p.fragment != Fragment::Whole {
+                    return Err(Reason::FragmentMalformed);
+                }
+                let field = be16(e, 2);
+                p.fragment_id = u32::from_be_bytes([e[4], e[5], e[6], e[7]]);
+                p.fragment = if field & 0xfff9 == 0 {
+                    Fragment::Atomic
+                } else {
+                    let (offset, more) = ((field & 0xfff8) as usize, field & 1 != 0);
+                    // RFC 8200 section 4.5: the fragment header itself is not in the datagram.
+                    check_fragment(offset, more, p.transport_at - begin, p.end - payload_at, next)?
+                };
+                stop = p.fragment == Fragment::Later;
             }
-            let field = be16(e, 2);
-            p.fragment_id = u32::from_be_bytes([e[4], e[5], e[6], e[7]]);
-            p.fragment = check_fragment((field & 0xfff8) as usize, field & 1 != 0, p.end - payload_at)?;
-            stop = p.fragment == Fragment::Later;
+            _ => {}
+        }
+        // What would come next can't be read: see `PacketView::bytes`.
+        if payload_at > MAX_OFFSET {
+            return Err(Reason::Ipv6HeaderChain);
         }
         p.protocol = view.forget(next as u64) as u8;
         p.transport_at = view.forget(payload_at as u64) as usize;
@@ -108,4 +128,57 @@ fn walk<V: PacketView>(view: &V, p: &mut PacketInfo) -> Result<(), Reason> {
         }
     }
     Err(Reason::Ipv6HeaderChain)
+}
+
+/// Why a header that is not all there ends the packet: a first fragment must have the whole chain (RFC 7112).
+#[inline(always)]
+const fn cut(p: &PacketInfo) -> Reason {
+    match p.fragment {
+        Fragment::First => Reason::FragmentMalformed,
+        Fragment::Whole | Fragment::Atomic | Fragment::Later => Reason::MalformedIpv6,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::Slice;
+
+    /// What becomes of a chain of headers that `first` begins and UDP ends, and of what is not all there.
+    fn parsed(first: u8, chain: &[u8]) -> Result<(Fragment, u8), Reason> {
+        let mut frame = vec![0; 14];
+        let length = (chain.len() + 8) as u16;
+        frame.extend([0x60, 0, 0, 0, (length >> 8) as u8, length as u8, first, 64]);
+        frame.extend([0x20; 32]);
+        frame.extend(chain);
+        frame.extend([0, 1, 0, 2, 0, 8, 0, 0]);
+        parse(&Slice(&frame), 14).map(|p| (p.fragment, p.protocol))
+    }
+
+    #[test]
+    fn one_fragment_header_even_if_it_fragments_nothing() {
+        let atomic = |next| [next, 0, 0, 0, 0, 0, 0, 1];
+        assert_eq!(parsed(44, &atomic(17)), Ok((Fragment::Atomic, 17)));
+        assert_eq!(parsed(44, &[atomic(44), atomic(17)].concat()), Err(Reason::FragmentMalformed));
+        // The second part of a TCP header.
+        assert_eq!(parsed(44, &[6, 0, 0, 16, 0, 0, 0, 1]), Err(Reason::FragmentMalformed));
+    }
+
+    #[test]
+    fn the_chain_ends_where_the_kernel_ends_it() {
+        for last in [135, 139, 140, 50, 59] {
+            assert_eq!(parsed(60, &[last, 0, 0, 0, 0, 0, 0, 0]), Ok((Fragment::Whole, last)));
+        }
+        assert_eq!(parsed(51, &[17, 0, 0, 0, 0, 0, 0, 0]), Err(Reason::MalformedIpv6));
+        // Cut off: in a first fragment it is that which is wrong.
+        assert_eq!(parsed(60, &[17, 2, 0, 0, 0, 0, 0, 0]), Err(Reason::MalformedIpv6));
+        assert_eq!(
+            parsed(44, &[60, 0, 0, 1, 0, 0, 0, 1, 17, 2, 0, 0, 0, 0, 0, 0]),
+            Err(Reason::FragmentMalformed)
+        );
+        // The next header would begin at byte 1,030.
+        let mut long = vec![0; 976];
+        (long[0], long[1]) = (17, 121);
+        assert_eq!(parsed(60, &long), Err(Reason::Ipv6HeaderChain));
+    }
 }

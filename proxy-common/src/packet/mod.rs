@@ -87,12 +87,14 @@ impl Addr {
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fragment {
-    /// It is the datagram (also an IPv6 atomic fragment, RFC 6946).
+    /// It is the datagram.
     Whole = 0,
     /// Offset 0, more to follow; its transport header is complete.
     First = 1,
     /// Offset above 0: it has no transport header to read.
     Later = 2,
+    /// IPv6: it is the datagram, and has a fragment header all the same (RFC 6946).
+    Atomic = 3,
 }
 
 impl Fragment {
@@ -102,7 +104,8 @@ impl Fragment {
         match number & 3 {
             0 => Self::Whole,
             1 => Self::First,
-            _ => Self::Later,
+            2 => Self::Later,
+            _ => Self::Atomic,
         }
     }
 }

@@ -14,6 +14,8 @@ pub const SYN: u8 = 2;
 pub const RST: u8 = 4;
 /// TCP flag: acknowledgement.
 pub const ACK: u8 = 16;
+/// TCP flag: urgent data.
+pub const URG: u8 = 32;
 
 const TCP_HEADER: usize = 20;
 const UDP_HEADER: usize = 8;
@@ -55,13 +57,14 @@ pub fn parse<V: PacketView>(view: &V, mut p: PacketInfo) -> Result<PacketInfo, R
             }
             let h: &[u8; UDP_HEADER] = view.bytes(p.transport_at).ok_or(short)?;
             let claimed = be16(h, 4) as usize;
-            if claimed < UDP_HEADER || (p.fragment == Fragment::Whole && claimed > len) {
+            if claimed < UDP_HEADER || (p.fragment != Fragment::First && claimed > len) {
                 return Err(Reason::MalformedUdp);
             }
             p.source_port = be16(h, 0);
             p.destination_port = be16(h, 2);
         }
-        protocol::ICMP | protocol::ICMPV6 => {
+        // The other family's is a protocol like any other.
+        icmp if icmp == if p.v6 { protocol::ICMPV6 } else { protocol::ICMP } => {
             let short = short_of(&p, Reason::MalformedIcmp);
             if len < ICMP_HEADER {
                 return Err(short);
@@ -80,11 +83,12 @@ pub fn parse<V: PacketView>(view: &V, mut p: PacketInfo) -> Result<PacketInfo, R
 const fn short_of(p: &PacketInfo, whole: Reason) -> Reason {
     match p.fragment {
         Fragment::First => Reason::FragmentMalformed,
-        Fragment::Whole | Fragment::Later => whole,
+        Fragment::Whole | Fragment::Atomic | Fragment::Later => whole,
     }
 }
 
-/// RFC 9293 section 3.10: SYN excludes FIN and RST, and everything after the first SYN but a RST carries ACK.
+/// RFC 9293 section 3.10: SYN, FIN and RST exclude each other, everything after the first SYN but a RST carries ACK, and URG
+/// belongs to a segment with data: neither to a RST nor to a SYN-ACK (what Linux's conntrack calls invalid, too).
 #[inline(always)]
 const fn tcp_flags_are_sane(flags: u8) -> bool {
     // One bit for each set of the lower six flags: a shift where comparisons would be four branches.
@@ -95,7 +99,9 @@ const SANE_FLAGS: u64 = {
     let (mut sane, mut flags) = (0, 0);
     while flags < 64 {
         let set = flags as u8;
-        if if set & SYN != 0 { set & (FIN | RST) == 0 } else { set & (ACK | RST) != 0 } {
+        let one_purpose = (set & (SYN | FIN | RST)).count_ones() <= 1 && set & (SYN | RST | ACK) != 0;
+        let odd_urgency = set & URG != 0 && (set & RST != 0 || set & (SYN | ACK) == SYN | ACK);
+        if one_purpose && !odd_urgency {
             sane |= 1 << flags;
         }
         flags += 1;

@@ -78,11 +78,7 @@ fn choose<'a>(stats: &'a Stats, interface: Option<&str>) -> Result<&'a Counters,
 }
 
 /// The counters as tables; with rates, if there is an earlier reading.
-fn for_people(
-    counters: &Counters,
-    flows: Option<Flows>,
-    earlier: Option<(&Counters, Duration)>,
-) -> String {
+fn for_people(counters: &Counters, flows: Option<Flows>, earlier: Option<(&Counters, Duration)>) -> String {
     if counters.seen == Total::default() && counters.rules.is_empty() {
         return "nothing is enforced, or nothing has been counted yet (`tollgate status`)\n".to_owned();
     }
@@ -144,7 +140,9 @@ fn answers(answers: AnswerStats) -> String {
         return String::new();
     }
     let AnswerStats { sent, throttled, failed } = answers;
-    format!("\nanswers to rejected packets: {sent} sent, {throttled} withheld by their limit, {failed} failed\n")
+    format!(
+        "\nanswers to rejected packets: {sent} sent, {throttled} withheld by their limit, {failed} failed\n"
+    )
 }
 
 fn sentence(name: &str) -> &'static str {

@@ -18,8 +18,7 @@ pub fn count(pins: &Pins) -> Result<u64, DataplaneError> {
         return Ok(0);
     }
     let map = MapData::from_pin(&path).context(at(&path))?;
-    let flows: HashMap<_, FlowKey, FlowValue> =
-        HashMap::try_from(Map::LruHashMap(map)).context(at(&path))?;
+    let flows: HashMap<_, FlowKey, FlowValue> = HashMap::try_from(Map::LruHashMap(map)).context(at(&path))?;
     let mut known = HashSet::new();
     // The kernel begins anew when the key that it is to go on from has just made room for another one: so none is counted
     // twice, and a table that is overrun does not hold us for ever.

@@ -42,7 +42,8 @@ impl Policy {
     /// True if packets that arrive by an interface may be answered because of this policy: by its default, or by a service
     /// that refuses somebody.
     pub fn rejects(&self, interface: &Interface) -> bool {
-        interface.default == DefaultAction::Reject || self.services.iter().any(|service| self.refuses(service))
+        interface.default == DefaultAction::Reject
+            || self.services.iter().any(|service| self.refuses(service))
     }
 
     fn refuses(&self, service: &Service) -> bool {
@@ -215,7 +216,7 @@ pub struct Plumbing {
     pub router_advertisements: bool,
     /// DHCP answers to this host's client (UDP 67 to 68).
     pub dhcp: bool,
-    /// DHCPv6 answers to this host's client (UDP 547 to 546, link-local source).
+    /// DHCPv6 answers to this host's client (UDP from any port to 546, link-local source: RFC 8415 section 7.2).
     pub dhcpv6: bool,
     /// IGMP and MLD.
     pub multicast_membership: bool,

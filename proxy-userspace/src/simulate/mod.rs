@@ -18,7 +18,7 @@ pub use testreport::{TestReport, TestResult};
 pub use testrun::{TestError, TestPacket, check, run_tests, test_interfaces, test_packets};
 
 use proxy_common::abi::settings::Settings;
-use proxy_common::engine::answer::Buffer;
+use proxy_common::engine::answer::{self, Buffer};
 use proxy_common::engine::{self, Outcome, Tables as _, reject};
 use proxy_common::packet::Slice;
 
@@ -66,12 +66,10 @@ impl<'a> Simulation<'a> {
     pub fn answer(&mut self, frame: &[u8], now_ns: u64) -> (Outcome, Option<Vec<u8>>) {
         let outcome = self.ingress(frame, now_ns);
         let rejects = self.tables.settings().reject_buckets != 0 && reject::may_follow(outcome.reason);
-        let charge = reject::consider(&Slice(frame), &self.tables).filter(|_| rejects);
-        if charge.is_none_or(|charge| self.tables.charge(charge).is_some()) {
-            return (outcome, None);
-        }
+        let considered = reject::consider(&Slice(frame), &self.tables).filter(|_| rejects);
+        let granted = considered.filter(|(_, charge)| self.tables.charge(*charge).is_none());
         let mut buffer = [0; size_of::<Buffer>()];
-        let extent = reject::write(&Slice(frame), &mut buffer);
+        let extent = granted.and_then(|(plan, _)| answer::write(&Slice(frame), &plan, &mut buffer));
         (outcome, extent.map(|extent| extent.of(&buffer).to_vec()))
     }
 

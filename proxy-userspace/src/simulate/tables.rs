@@ -144,4 +144,8 @@ impl Tables for HostTables<'_> {
     fn put_fragment(&self, key: &FragmentKey, value: &FragmentValue) {
         self.fragments.borrow_mut().insert(*key, *value);
     }
+
+    fn drop_fragment(&self, key: &FragmentKey) {
+        self.fragments.borrow_mut().remove(key);
+    }
 }

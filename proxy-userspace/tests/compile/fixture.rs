@@ -7,8 +7,8 @@ use ipnet::IpNet;
 use proxy_common::abi::reason::Reason;
 use tollgate::policy::compile::{Compiled, RuleIds, compile};
 use tollgate::policy::model::{
-    DefaultAction, HookChoice, Interface, Plumbing, Policy, PolicyTest, PortRange, Refusal, Service, TestTarget,
-    Timeouts, Transport, Zone, ZoneId,
+    DefaultAction, HookChoice, Interface, Plumbing, Policy, PolicyTest, PortRange, Refusal, Service,
+    TestTarget, Timeouts, Transport, Zone, ZoneId,
 };
 use tollgate::policy::units::InterfacePattern;
 use tollgate::simulate;

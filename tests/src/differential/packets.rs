@@ -11,7 +11,7 @@ use super::wire::{self, Header, Payload};
 const SYN: u8 = 2;
 const ACK: u8 = 16;
 /// Flags of TCP, good ones more often.
-const FLAGS: [u8; 22] = [2, 2, 2, 2, 2, 16, 16, 16, 24, 18, 18, 17, 4, 20, 194, 0, 1, 3, 6, 5, 21, 40];
+const FLAGS: [u8; 24] = [2, 2, 2, 2, 2, 2, 16, 16, 16, 24, 18, 18, 18, 17, 17, 4, 20, 194, 0, 1, 3, 6, 5, 21];
 /// Extension headers and what looks like one.
 const EXTENSIONS: [u8; 12] = [0, 0, 43, 44, 51, 51, 60, 60, 135, 139, 140, 50];
 

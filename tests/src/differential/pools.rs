@@ -65,9 +65,9 @@ impl Pools {
             special.shuffle(rng);
             let edges = edges.iter().copied().filter(|address| address.is_ipv6() == v6).take(MOST_SOURCES);
             let always = always.iter().filter_map(|text| text.parse().ok());
-            always.chain(special.into_iter().take(3)).chain(edges).collect()
+            always.chain(special.into_iter().take(2)).chain(edges).collect()
         };
-        let v4 = pool(false, &["203.0.113.9", "10.1.2.77"]);
+        let v4 = pool(false, &["203.0.113.9", "10.1.2.77", "10.1.3.1", "192.0.2.70"]);
         let v6 = pool(true, &["2001:db8:113::9", "2001:db8:0:1::7", "fe80::1", "febf:ffff::2"]);
         let ranges = policy.services.iter().flat_map(|service| &service.ports);
         let mut ports: Vec<u16> = ranges
@@ -75,6 +75,10 @@ impl Pools {
                 [range.first, range.last, range.first.wrapping_sub(1), range.last.wrapping_add(1)]
             })
             .collect();
+        // Once more, for more packets that reach services.
+        ports.extend(
+            policy.services.iter().flat_map(|service| &service.ports).flat_map(|r| [r.first, r.last]),
+        );
         ports.extend([0, 22, 65_535]);
         let timeouts = &policy.timeouts;
         Self {

@@ -1,4 +1,4 @@
-//! A random sequence of frames in both directions, and the time of each: what [`super::run`] has judged three times.
+//! A random sequence of frames in both directions, and the time of each: what [`super::run()`] has judged three times.
 //!
 //! The sequence remembers what it sent, so that replies, errors and later fragments follow; some frames are damaged
 //! afterwards, and some are noise from the start.
@@ -60,6 +60,10 @@ pub struct Traffic {
     pub(super) begun: Vec<Begun>,
     now_ns: u64,
     end_ns: u64,
+    /// This host sent the last frame.
+    egress: bool,
+    /// How often the last frame comes again.
+    repeats: u32,
     /// Moments at which something ends, and those beside them.
     edges: Vec<u64>,
 }
@@ -72,22 +76,53 @@ impl Traffic {
         let starts = [0, 1, SECOND_NS, 3600 * SECOND_NS, (1 << 48) - 5 * SECOND_NS, (7 << 48) - 1, 1 << 60];
         let now_ns = starts.choose(&mut rng).copied().unwrap_or(0);
         let end_ns = if pools.unlimited { u64::MAX } else { now_ns + LONGEST_NS };
-        Self { rng, pools, sent: Vec::new(), begun: Vec::new(), now_ns, end_ns, edges: Vec::new() }
+        let (sent, begun, edges) = (Vec::new(), Vec::new(), Vec::new());
+        Self { rng, pools, sent, begun, now_ns, end_ns, egress: false, repeats: 0, edges }
     }
 
-    /// Puts the next frame into `frame`.
+    /// Puts the next frame into `frame`, which holds the last one: some come in bursts, to use up limits.
     pub fn next_into(&mut self, frame: &mut Vec<u8>) -> Step {
+        if self.repeats > 0 {
+            self.repeats -= 1;
+            let exact = self.one(&self.pools.refills.clone(), 0);
+            let leap = match self.rng.random_range(0..20) {
+                0 => exact,
+                1 => exact.saturating_sub(1),
+                2 => exact + 1,
+                _ => 0,
+            };
+            self.leap(leap.min(60 * SECOND_NS));
+            return Step { now_ns: self.now_ns, egress: self.egress };
+        }
         self.pass_time();
-        let egress = self.rng.random_bool(0.15);
+        self.egress = self.rng.random_bool(0.2);
+        let egress = self.egress;
+        self.fill(frame, egress);
+        frame.truncate(mutate::MOST_BYTES);
+        if self.rng.random_bool(0.05) {
+            self.repeats = self.one(&[1, 2, 4, 8, 16], 1);
+        } else if frame.len() > 1000 && self.rng.random_bool(0.1) {
+            self.repeats = 70;
+        }
+        Step { now_ns: self.now_ns, egress }
+    }
+
+    fn fill(&mut self, frame: &mut Vec<u8>, egress: bool) {
         match self.rng.random_range(0..100) {
             0..3 => self.noise(frame),
             3..6 => packets::link(self, frame),
             _ => self.ip(frame, egress),
         }
-        if self.rng.random_bool(0.12) {
+        if self.rng.random_bool(0.08) {
             mutate::damage(&mut self.rng, frame);
         }
-        Step { now_ns: self.now_ns, egress }
+    }
+
+    fn leap(&mut self, ns: u64) {
+        let now_ns = self.now_ns.saturating_add(ns);
+        if now_ns <= self.end_ns {
+            self.now_ns = now_ns;
+        }
     }
 
     fn pass_time(&mut self) {
@@ -111,10 +146,7 @@ impl Traffic {
             _ if self.pools.unlimited => rng.random_range(0..20 * 86_400 * SECOND_NS),
             _ => rng.random_range(0..60 * SECOND_NS),
         };
-        let now_ns = self.now_ns.saturating_add(leap);
-        if now_ns <= self.end_ns {
-            self.now_ns = now_ns;
-        }
+        self.leap(leap);
     }
 
     /// Remembers when what happens now is forgotten.
@@ -145,7 +177,7 @@ impl Traffic {
             0..3 => &[0x8100],
             3..5 => &[0x88a8, 0x8100],
             5 => &[0x9100, 0x88a8],
-            6 => &[0x8100, 0x8100, 0x8100],
+            6 if self.rng.random_bool(0.3) => &[0x8100, 0x8100, 0x8100],
             _ => &[],
         };
         let v6 = packet.first().is_some_and(|byte| byte >> 4 == 6);
@@ -169,6 +201,8 @@ impl Traffic {
                 IpAddr::from(self.rng.random::<[u8; 4]>())
             };
         }
+        // The first few are ordinary.
+        let pool = if self.rng.random_bool(0.4) { &pool[..pool.len().min(4)] } else { pool };
         pool.choose(&mut self.rng).copied().unwrap_or(IpAddr::from([203, 0, 113, 9]))
     }
 

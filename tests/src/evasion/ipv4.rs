@@ -25,14 +25,11 @@ fn frame(packet: &[u8]) -> Vec<u8> {
     LINK.frame(IPV4, packet)
 }
 
-/// Options that look like the first bytes of a TCP header to a port: after an option of an unknown kind, which has a
-/// length, all is its data.
+/// Well-formed options that look like the first bytes of a transport header to a port: an experimental one of four bytes
+/// (RFC 4727), which a naive parser takes for source and destination port.
 fn port_in_options(length: usize, port: u16) -> Vec<u8> {
     let mut options = vec![1; length];
-    if length >= 8 {
-        // Source port 0x5e04 is an experimental option of four bytes.
-        options[..4].copy_from_slice(&[0x5e, 4, 0, 0]);
-    }
+    options[..2].copy_from_slice(&[0x5e, 4]);
     options[2..4].copy_from_slice(&port.to_be_bytes());
     options
 }

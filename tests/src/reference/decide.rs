@@ -14,6 +14,8 @@ use super::quote;
 use super::transport::{Icmp, TcpFlags, Transport};
 
 const IGMP: u8 = 2;
+/// Bytes in front of what an error quotes.
+const ICMP_HEADER: usize = 8;
 const MDNS_PORT: u16 = 5353;
 const DHCP_SERVER: u16 = 67;
 const DHCP_CLIENT: u16 = 68;
@@ -23,6 +25,15 @@ const DEFAULT_RULE: &str = "default";
 
 /// A reason and the rule that it is counted under.
 type Decision = (Reason, Option<String>);
+
+/// Who lets in what comes to a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Accepts {
+    /// The port's service.
+    Service,
+    /// The interface's default.
+    Default,
+}
 
 /// What step 7 says about a packet.
 enum ServiceAnswer {
@@ -76,27 +87,24 @@ impl Reference {
         })
     }
 
-    /// Step 2. Open: a packet in one piece with a fragment header is not whole here: RFC 6980 has neighbour discovery
-    /// with any fragment header ignored.
+    /// Step 2. RFC 6980: neighbour discovery has no fragment header, not even in one piece.
     fn ipv6_link(&self, packet: &Packet<'_>) -> Option<Reason> {
-        if packet.fragment.is_some() {
-            return None;
-        }
+        let whole = packet.fragment.is_none();
+        let from_link = whole && packet.hop_limit == 255;
         let plumbing = &self.policy.plumbing;
         match packet.transport {
-            Transport::Icmp(Icmp::Neighbour) if packet.hop_limit == 255 => Some(Reason::NeighbourDiscovery),
+            Transport::Icmp(Icmp::Neighbour) if from_link => Some(Reason::NeighbourDiscovery),
             Transport::Icmp(Icmp::Neighbour) => Some(Reason::NeighbourDiscoveryForged),
             Transport::Icmp(Icmp::RouterAdvertisement) if plumbing.router_advertisements => {
-                if packet.hop_limit == 255 && is_link_local_v6(packet.source) {
+                if from_link && is_link_local_v6(packet.source) {
                     Some(Reason::RouterAdvertisement)
                 } else {
-                    // Open: the reason's sentence speaks of the hop limit alone; no other fits a wrong source.
                     Some(Reason::NeighbourDiscoveryForged)
                 }
             }
             Transport::Icmp(Icmp::Membership) if plumbing.multicast_membership => {
-                let from_link = is_link_local_v6(packet.source) || packet.source.is_unspecified();
-                (packet.hop_limit == 1 && from_link).then_some(Reason::MulticastMembership)
+                let source = is_link_local_v6(packet.source) || packet.source.is_unspecified();
+                (whole && packet.hop_limit == 1 && source).then_some(Reason::MulticastMembership)
             }
             _ => None,
         }
@@ -148,9 +156,10 @@ impl Reference {
     /// True if the quoted packet was sent by the address that the error is sent to, and is of a flow that this host
     /// began or an answer of a service that allows its receiver.
     fn quotes_ours(&self, packet: &Packet<'_>, quote: &[u8], now_ns: u64) -> bool {
-        quote::flow(packet.source, quote).is_some_and(|flow| {
+        quote::flow(packet.source, quote, packet.transport_at + ICMP_HEADER).is_some_and(|flow| {
             flow.local == packet.destination
-                && (self.flows.knows(&flow, now_ns) || self.is_service_answer(&flow))
+                && (self.flows.knows(&flow, now_ns)
+                    || self.is_answer(&flow, &[Accepts::Service, Accepts::Default]))
         })
     }
 
@@ -163,7 +172,6 @@ impl Reference {
             return ServiceAnswer::None;
         };
         let rule = Some(service.name.clone());
-        // Open: a source that is in a denied zone and in no allowed one is denied rather than refused.
         if self.is_in_one_of(&service.deny, packet.source) {
             return ServiceAnswer::NotAllowed((Reason::ServiceDenied, rule));
         }
@@ -205,7 +213,7 @@ impl Reference {
                 let key = FlowKey { local, remote, kind };
                 let begins = match protocol {
                     Protocol::Tcp => flags.opens(),
-                    Protocol::Udp => !self.is_service_answer(&key),
+                    Protocol::Udp => !self.is_answer(&key, &[Accepts::Service]),
                 };
                 if begins {
                     self.flows.begin(key, now_ns);
@@ -220,12 +228,23 @@ impl Reference {
         }
     }
 
-    /// True for what this host sends from the port of a service to a receiver that the service allows.
-    fn is_service_answer(&self, flow: &FlowKey) -> bool {
+    /// True for what this host sends from a port to a receiver whose packets to that port pass steps 3 and 4, and are then
+    /// accepted by one of `by`.
+    fn is_answer(&self, flow: &FlowKey, by: &[Accepts]) -> bool {
         let FlowKind::Ports { protocol, local, .. } = flow.kind else { return false };
-        self.service_of(protocol, local).is_some_and(|(_, service)| {
-            self.is_in_one_of(&service.allow, flow.remote) && !self.is_in_one_of(&service.deny, flow.remote)
-        })
+        let remote = flow.remote;
+        if is_invalid_source(remote) || self.is_spoofed(remote) || self.is_in_one_of(&self.entry.deny, remote)
+        {
+            return false;
+        }
+        match self.service_of(protocol, local) {
+            Some((_, service)) => {
+                by.contains(&Accepts::Service)
+                    && self.is_in_one_of(&service.allow, remote)
+                    && !self.is_in_one_of(&service.deny, remote)
+            }
+            None => by.contains(&Accepts::Default) && self.entry.default == DefaultAction::Accept,
+        }
     }
 
     fn service_of(&self, protocol: Protocol, port: u16) -> Option<(usize, &Service)> {
@@ -253,14 +272,16 @@ impl Reference {
     }
 }
 
-/// Step 3: what no packet from a network can have as its source. Exactly the page's list.
+/// Step 3: what no packet from a network can have as its destination.
 fn is_invalid_destination(destination: IpAddr) -> bool {
     destination.is_loopback() || destination.is_unspecified()
 }
 
+/// Step 3: what none can have as its source. Exactly the page's list.
 fn is_invalid_source(source: IpAddr) -> bool {
     let broadcast = matches!(source, IpAddr::V4(address) if address.is_broadcast());
-    source.is_loopback() || source.is_multicast() || source.is_unspecified() || broadcast
+    let mapped = matches!(source, IpAddr::V6(address) if address.to_ipv4_mapped().is_some());
+    source.is_loopback() || source.is_multicast() || source.is_unspecified() || broadcast || mapped
 }
 
 /// `fe80::/10`.

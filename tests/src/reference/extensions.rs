@@ -10,22 +10,12 @@ const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
 const DESTINATION: u8 = 60;
-const MOBILITY: u8 = 135;
 
-/// Open: "more IPv6 extension headers than any host needs" names no number.
+/// As many as the page allows.
 pub const MAX_HEADERS: usize = 8;
 const FRAGMENT_HEADER: usize = 8;
-/// RFC 4302: next header, length, reserved, index and sequence number. Open: a shorter one contradicts itself.
+/// RFC 4302: next header, length, reserved, index and sequence number. A shorter one contradicts itself.
 const AUTHENTICATION_MIN: usize = 12;
-
-/// Whether a header chain is there as a whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Extent {
-    /// The packet itself.
-    Complete,
-    /// The beginning of a packet that an ICMP error quotes: its length says nothing.
-    Quoted,
-}
 
 /// Where the chain ends.
 #[derive(Debug)]
@@ -39,16 +29,16 @@ pub struct Chain<'a> {
 
 /// Walks the extension headers that `payload` begins with; `first` says what the first one is.
 ///
-/// ESP, no-next-header and all numbers that are not listed above end the chain. Open: so do HIP and Shim6, which
-/// IANA lists as extension headers. Options inside the headers are not looked at.
-pub fn walk(first: u8, payload: &[u8], extent: Extent) -> Result<Chain<'_>, Reason> {
+/// All numbers that are not listed above end the chain. No header may begin after `last_start`. Options inside the headers
+/// are not looked at.
+pub fn walk(first: u8, payload: &[u8], last_start: usize) -> Result<Chain<'_>, Reason> {
     let mut next = first;
     let mut at = 0;
     let mut headers = 0;
     let mut fragment: Option<Fragment> = None;
     loop {
         let rest = payload.get(at..).unwrap_or_default();
-        if !matches!(next, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION | MOBILITY) {
+        if !matches!(next, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION) {
             return Ok(Chain { protocol: next, data: rest, fragment });
         }
         if headers == MAX_HEADERS {
@@ -76,15 +66,16 @@ pub fn walk(first: u8, payload: &[u8], extent: Extent) -> Result<Chain<'_>, Reas
             ROUTING if wire::byte(header, 3).ok_or(cut)? > 0 => return Err(Reason::Ipv6RoutingHeader),
             AUTHENTICATION if len < AUTHENTICATION_MIN => return Err(Reason::MalformedIpv6),
             FRAGMENT => {
-                // Open: a fragment of a fragment is no packet that a host sends.
                 if fragment.is_some() {
-                    return Err(Reason::MalformedIpv6);
+                    return Err(Reason::FragmentMalformed);
                 }
                 let part = read_fragment(header).ok_or(cut)?;
                 let data = rest.get(len..).unwrap_or_default();
-                let is_part = part.is_first() || part.is_later();
-                if extent == Extent::Complete && is_part && part.is_unfit(at, data.len()) {
+                if part.is_unfit(at, data.len(), following) {
                     return Err(Reason::FragmentMalformed);
+                }
+                if at + len > last_start {
+                    return Err(Reason::Ipv6HeaderChain);
                 }
                 if part.is_later() {
                     return Ok(Chain { protocol: following, data, fragment: Some(part) });
@@ -95,6 +86,9 @@ pub fn walk(first: u8, payload: &[u8], extent: Extent) -> Result<Chain<'_>, Reas
         }
         headers += 1;
         at += len;
+        if at > last_start {
+            return Err(Reason::Ipv6HeaderChain);
+        }
         next = following;
     }
 }

@@ -34,9 +34,13 @@ enum State {
 #[derive(Clone, Copy, Debug)]
 struct Flow {
     state: State,
-    /// When its last packet went either way.
+    /// When a packet of it was last noted.
     seen_ns: u64,
 }
+
+/// Packets of a flow that come this soon after one that was noted are not noted, or sooner if the timeout is short.
+const NOTED_EVERY_NS: u64 = 1_000_000_000;
+const NOTED_IN_A_TIMEOUT: u64 = 8;
 
 /// Every flow that this host ever began.
 #[derive(Debug)]
@@ -51,61 +55,81 @@ impl Flows {
         Self { timeouts, flows: HashMap::new() }
     }
 
-    /// This host sends a packet that begins a flow. Open: it begins anew if there is one of the same ports.
+    /// This host sends a packet that begins a flow, or a datagram of one that is remembered. TCP begins anew.
     pub fn begin(&mut self, key: FlowKey, now_ns: u64) {
         let state = match key.kind {
             FlowKind::Ports { protocol: Protocol::Tcp, .. } => State::TcpOpening,
             FlowKind::Ports { protocol: Protocol::Udp, .. } => State::Udp,
             FlowKind::Echo { .. } => State::Echo,
         };
-        self.flows.insert(key, Flow { state, seen_ns: now_ns });
+        if state != State::TcpOpening && self.knows(&key, now_ns) {
+            self.note(&key, now_ns);
+        } else {
+            self.flows.insert(key, Flow { state, seen_ns: now_ns });
+        }
     }
 
-    /// True if the flow is remembered. Open: exactly at its timeout it still is ("must not be older").
+    /// Notes a packet that changes nothing, unless it comes too soon for that.
+    fn note(&mut self, key: &FlowKey, now_ns: u64) {
+        let timeout_ns = self.flows.get(key).map_or(0, |flow| self.timeout_ns(flow));
+        if let Some(flow) = self.flows.get_mut(key)
+            && now_ns.saturating_sub(flow.seen_ns) > NOTED_EVERY_NS.min(timeout_ns / NOTED_IN_A_TIMEOUT)
+        {
+            flow.seen_ns = now_ns;
+        }
+    }
+
+    /// True if the flow is remembered. Exactly at its timeout it still is.
     pub fn knows(&self, key: &FlowKey, now_ns: u64) -> bool {
         self.flows.get(key).is_some_and(|flow| self.is_alive(flow, now_ns))
     }
 
-    /// This host sends a packet of a flow without beginning one. Open: that does not wake one that timed out.
+    /// This host sends a packet of a flow without beginning one. Only its end is noted, and wakes none that timed out.
     pub fn sent(&mut self, key: &FlowKey, flags: TcpFlags, now_ns: u64) {
-        if self.knows(key, now_ns)
+        if (flags.fin || flags.rst)
+            && self.knows(key, now_ns)
             && let Some(flow) = self.flows.get_mut(key)
         {
             flow.seen_ns = now_ns;
-            if flags.fin || flags.rst {
-                flow.state = flow.state.closed();
-            }
+            flow.state = flow.state.closed();
         }
     }
 
     /// A packet arrives from the other side. True, and noted, if it is of a flow that is remembered.
     ///
-    /// Open: it prolongs the flow as one that this host sends does, and once closing, a flow stays so until a new SYN of
-    /// this host.
+    /// Once closing, a flow stays so until a new SYN of this host.
     pub fn received(&mut self, key: &FlowKey, flags: TcpFlags, now_ns: u64) -> bool {
         if !self.knows(key, now_ns) {
             return false;
         }
         if let Some(flow) = self.flows.get_mut(key) {
-            flow.seen_ns = now_ns;
+            let before = flow.state;
             if flags.fin || flags.rst {
                 flow.state = flow.state.closed();
             } else if flags.syn && flags.ack && flow.state == State::TcpOpening {
                 flow.state = State::TcpEstablished;
             }
+            if flow.state != before {
+                flow.seen_ns = now_ns;
+                return true;
+            }
         }
+        self.note(key, now_ns);
         true
     }
 
     fn is_alive(&self, flow: &Flow, now_ns: u64) -> bool {
-        let timeout_ns = match flow.state {
+        now_ns.saturating_sub(flow.seen_ns) <= self.timeout_ns(flow)
+    }
+
+    fn timeout_ns(&self, flow: &Flow) -> u64 {
+        match flow.state {
             State::TcpOpening => self.timeouts.tcp_opening_ns,
             State::TcpEstablished => self.timeouts.tcp_established_ns,
             State::TcpClosing => self.timeouts.tcp_closing_ns,
             State::Udp => self.timeouts.udp_ns,
             State::Echo => self.timeouts.icmp_ns,
-        };
-        now_ns.saturating_sub(flow.seen_ns) <= timeout_ns
+        }
     }
 }
 

@@ -31,18 +31,19 @@ impl Datagram {
 pub struct PassedDatagrams(HashMap<Datagram, u64>);
 
 impl PassedDatagrams {
-    /// Notes a first fragment that passed. Open: one that is dropped takes nothing back from an earlier datagram of
-    /// the same identity, and one that passes again begins the 30 seconds anew.
+    /// Notes what became of a first fragment. One that passes begins the 30 seconds, also anew; one that is dropped takes
+    /// back what one of the same identity has brought.
     pub fn note(&mut self, packet: &Packet<'_>, verdict: Verdict, now_ns: u64) {
-        if let Some(part) = packet.fragment
-            && part.is_first()
-            && verdict == Verdict::Pass
-        {
-            self.0.insert(Datagram::of(packet, part), now_ns);
+        if let Some(part) = packet.fragment.filter(Fragment::is_first) {
+            let datagram = Datagram::of(packet, part);
+            match verdict {
+                Verdict::Pass => self.0.insert(datagram, now_ns),
+                Verdict::Drop => self.0.remove(&datagram),
+            };
         }
     }
 
-    /// True if the first fragment of this part's datagram passed. Open: after exactly 30 seconds it still counts.
+    /// True if the first fragment of this part's datagram passed. After exactly 30 seconds it still counts.
     pub fn contains(&self, packet: &Packet<'_>, part: Fragment, now_ns: u64) -> bool {
         self.0
             .get(&Datagram::of(packet, part))

@@ -10,7 +10,7 @@ use tollgate::policy::model::{Bucket, Limit, LimitId, Scope, Unit};
 pub enum Place {
     /// Index of a service in the policy.
     Service(usize),
-    /// Open: echo requests have total buckets of their own, as a service has.
+    /// Echo requests have total buckets of their own, as a service has.
     Ping,
 }
 

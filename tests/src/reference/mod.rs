@@ -66,7 +66,7 @@ impl Reference {
 
     /// Sees a frame that this host sends. It always passes; what matters is which flows it begins or goes on with.
     pub fn egress(&mut self, frame: &[u8], now_ns: u64) {
-        // Open: frames that would be dropped as broken on arrival begin no flow when they leave.
+        // Frames that would be dropped as broken on arrival begin no flow when they leave.
         if let Ok(packet) = parse::parse(frame) {
             self.observe(&packet, now_ns);
         }

@@ -13,7 +13,7 @@ const ICMPV6: u8 = 58;
 
 const TCP_MIN_HEADER: usize = 20;
 const UDP_HEADER: usize = 8;
-/// RFC 792, and every message of RFC 4443. Open: ICMPv6 messages are asked for 8 bytes too, though type, code and
+/// RFC 792, and every message of RFC 4443. ICMPv6 messages are asked for 8 bytes too, though type, code and
 /// checksum are 4.
 const ICMP_HEADER: usize = 8;
 
@@ -63,11 +63,19 @@ pub struct TcpFlags {
     pub syn: bool,
     pub rst: bool,
     pub ack: bool,
+    /// Urgent data.
+    pub urg: bool,
 }
 
 impl TcpFlags {
     fn from_byte(bits: u8) -> Self {
-        Self { fin: bits & 0x01 != 0, syn: bits & 0x02 != 0, rst: bits & 0x04 != 0, ack: bits & 0x10 != 0 }
+        Self {
+            fin: bits & 0x01 != 0,
+            syn: bits & 0x02 != 0,
+            rst: bits & 0x04 != 0,
+            ack: bits & 0x10 != 0,
+            urg: bits & 0x20 != 0,
+        }
     }
 
     /// SYN without ACK: it opens a connection.
@@ -75,11 +83,14 @@ impl TcpFlags {
         self.syn && !self.ack
     }
 
-    /// Open: "a set of TCP flags that no TCP sends" is read as: SYN with FIN or RST, FIN with RST, and none of SYN,
-    /// RST and ACK (RFC 9293 section 3.1 has ACK on everything after the SYN but resets). PSH, URG, ECE and CWR are
-    /// not looked at.
+    /// SYN with FIN or RST, FIN with RST, and none of SYN,
+    /// RST and ACK (RFC 9293 section 3.1 has ACK on everything after the SYN but resets); URG with RST or with SYN and ACK.
+    /// PSH, ECE and CWR are not looked at.
     fn sent_by_no_tcp(self) -> bool {
-        (self.syn && (self.fin || self.rst)) || (self.fin && self.rst) || !(self.syn || self.rst || self.ack)
+        (self.syn && (self.fin || self.rst))
+            || (self.fin && self.rst)
+            || !(self.syn || self.rst || self.ack)
+            || (self.urg && (self.rst || (self.syn && self.ack)))
     }
 }
 
@@ -108,7 +119,7 @@ fn short(first: bool, whole: Reason) -> Reason {
     if first { Reason::FragmentMalformed } else { whole }
 }
 
-/// RFC 9293. Open: a first fragment must hold the options too.
+/// RFC 9293. A first fragment must hold the options too.
 fn read_tcp(data: &[u8], first: bool) -> Result<Transport<'_>, Reason> {
     let cut = short(first, Reason::MalformedTcp);
     let fixed = data.get(..TCP_MIN_HEADER).ok_or(cut)?;
@@ -131,7 +142,7 @@ fn read_tcp(data: &[u8], first: bool) -> Result<Transport<'_>, Reason> {
     })
 }
 
-/// RFC 768. Open: a length below that of the packet is no contradiction: what follows is surplus (RFC 9868). A length of
+/// RFC 768. A length below that of the packet is no contradiction: what follows is surplus (RFC 9868). A length of
 /// zero is too short, for IPv6 too (RFC 2675 has it in jumbograms alone). The length of a first fragment is that
 /// of the whole datagram and can't be held against the part.
 fn read_udp(data: &[u8], first: bool) -> Result<Transport<'_>, Reason> {
@@ -160,7 +171,7 @@ fn read_icmp<'a>(
     Ok(classify(header[0], wire::be16(header, 4).ok_or(cut)?, quote))
 }
 
-/// RFC 792. Open: source quench (4) and redirect (5) are not on the page's list of errors.
+/// RFC 792. Source quench (4) and redirect (5) are not on the page's list of errors.
 fn classify_icmp(kind: u8, identifier: u16, quote: &[u8]) -> Icmp<'_> {
     match kind {
         0 => Icmp::EchoReply { identifier },
@@ -170,7 +181,7 @@ fn classify_icmp(kind: u8, identifier: u16, quote: &[u8]) -> Icmp<'_> {
     }
 }
 
-/// RFC 4443, RFC 4861, RFC 2710, RFC 3810. Open: a "report" is one of either version of MLD.
+/// RFC 4443, RFC 4861, RFC 2710, RFC 3810. A "report" is one of either version of MLD.
 fn classify_icmpv6(kind: u8, identifier: u16, quote: &[u8]) -> Icmp<'_> {
     match kind {
         1..=4 => Icmp::Error { quote },

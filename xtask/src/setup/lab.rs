@@ -34,7 +34,11 @@ const TOOLS: [Tool; 13] = [
     Tool { program: "nsenter", package: "util-linux", why: "runs a program in a namespace" },
     Tool { program: "setpriv", package: "util-linux", why: "runs the database without root" },
     Tool { program: "nmap", package: "nmap", why: "scans by somebody else's hand" },
-    Tool { program: "hping3", package: "hping3", why: "floods, fragments and odd headers by somebody else's hand" },
+    Tool {
+        program: "hping3",
+        package: "hping3",
+        why: "floods, fragments and odd headers by somebody else's hand",
+    },
     Tool { program: "atk6-firewall6", package: "thc-ipv6", why: "attacks on IPv6 by somebody else's hand" },
     Tool { program: "trafgen", package: "netsniff-ng", why: "hundreds of thousands of malformed frames" },
     Tool { program: "psql", package: "postgresql-client", why: "queries the database from the network" },

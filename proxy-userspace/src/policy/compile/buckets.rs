@@ -17,10 +17,8 @@ use crate::policy::model::{self, Limit, LimitId, Scope, Unit};
 const MOST_TOKENS: u64 = 1 << 20;
 
 /// What limits answers, to a source and in total.
-const ANSWERS: [model::Bucket; 2] = [
-    answers(Scope::Source { v6_len: 64 }, 10, 20),
-    answers(Scope::Service, 1000, 1000),
-];
+const ANSWERS: [model::Bucket; 2] =
+    [answers(Scope::Source { v6_len: 64 }, 10, 20), answers(Scope::Service, 1000, 1000)];
 
 const fn answers(scope: Scope, tokens: u64, burst: u64) -> model::Bucket {
     model::Bucket { scope, unit: Unit::Packets, tokens, per_ns: 1_000_000_000, burst }
@@ -238,8 +236,14 @@ mod tests {
         ];
         assert_eq!(
             found.map(|salt| format!("{salt:016x}")),
-            ["1fe770f33a11da03", "651f673d1dbdfe50", "23b2e894f95063ef", "fc1d50d39fba8ee4", "a71347040125ea2f",
-             "2da205405edc0394"]
+            [
+                "1fe770f33a11da03",
+                "651f673d1dbdfe50",
+                "23b2e894f95063ef",
+                "fc1d50d39fba8ee4",
+                "a71347040125ea2f",
+                "2da205405edc0394"
+            ]
         );
     }
 }

@@ -207,12 +207,13 @@ pub fn compile(policy: &Policy, interfaces: &[String], rules: &RuleIds) -> Resul
 
     let source_classes = classes.count();
     let port_classes = classes.port_classes();
-    let interfaces = interfaces.iter().zip(subjects).zip(rejects).map(|((name, subject), rejects)| CompiledInterface {
-        name: name.clone(),
-        entry: subject.entry,
-        first_row: subject.context as u32 * source_classes,
-        rejects,
-    });
+    let interfaces =
+        interfaces.iter().zip(subjects).zip(rejects).map(|((name, subject), rejects)| CompiledInterface {
+            name: name.clone(),
+            entry: subject.entry,
+            first_row: subject.context as u32 * source_classes,
+            rejects,
+        });
     Ok(Compiled {
         interfaces: interfaces.collect(),
         rules: compiled_rules,

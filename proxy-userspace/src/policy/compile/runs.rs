@@ -18,11 +18,13 @@ const INVALID_V4: [(Ipv4Addr, u8); 4] = [
     (Ipv4Addr::new(224, 0, 0, 0), 4),
     (Ipv4Addr::BROADCAST, 32),
 ];
-/// The same of IPv6: unspecified, loopback, multicast.
-const INVALID_V6: [(Ipv6Addr, u8); 3] = [
+/// The same of IPv6: unspecified, loopback, multicast; and IPv4 addresses in IPv6 form, which are for a host's own use (RFC
+/// 4291 section 2.5.5.2): from a network they would go round what is said of the IPv4 address.
+const INVALID_V6: [(Ipv6Addr, u8); 4] = [
     (Ipv6Addr::UNSPECIFIED, 128),
     (Ipv6Addr::LOCALHOST, 128),
     (Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8),
+    (Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96),
 ];
 
 /// A run of addresses: it ends where the next one begins, or with the family.

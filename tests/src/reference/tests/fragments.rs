@@ -38,13 +38,20 @@ fn the_rest_follows_a_first_fragment_that_passed() {
     for other in [part(OFFICE, 7, 2, &[0; 8]), part(STRANGER, 8, 2, &[0; 8])] {
         assert_eq!(it.ingress(&other, 1).0, Reason::FragmentOrphan);
     }
-    let other_protocol = ethernet(0x0800, &ipv4(STRANGER, HOST, 6, 64, 7, 2, &[0; 8]));
+    let other_protocol = ethernet(0x0800, &ipv4(STRANGER, HOST, 6, 64, 7, 3, &[0; 8]));
     assert_eq!(it.ingress(&other_protocol, 1).0, Reason::FragmentOrphan);
+    // One that would overlap the TCP header (RFC 3128).
+    let overlap = ethernet(0x0800, &ipv4(STRANGER, HOST, 6, 64, 7, 1, &[0; 8]));
+    assert_eq!(it.ingress(&overlap, 1).0, Reason::FragmentMalformed);
 }
 
 #[test]
 fn the_rest_of_a_refused_datagram_drops() {
     let mut it = reference();
+    assert_eq!(it.ingress(&part(STRANGER, 7, MORE, &first(53)), 0).0, Reason::ServiceRefused);
+    assert_eq!(it.ingress(&part(STRANGER, 7, 2, &[0; 100]), 0).0, Reason::FragmentOrphan);
+    // It takes back what an earlier one of the same datagram has brought.
+    assert_eq!(it.ingress(&part(STRANGER, 7, MORE, &first(8010)), 0).0, Reason::ServiceAllowed);
     assert_eq!(it.ingress(&part(STRANGER, 7, MORE, &first(53)), 0).0, Reason::ServiceRefused);
     assert_eq!(it.ingress(&part(STRANGER, 7, 2, &[0; 100]), 0).0, Reason::FragmentOrphan);
 }
@@ -104,9 +111,12 @@ fn an_atomic_fragment_is_decided_like_a_whole_packet() {
     assert_eq!(it.ingress(&part6(17, 0, false, 7, &[0; 7]), 0).0, Reason::MalformedUdp);
     // RFC 6946: it is no first fragment of others.
     assert_eq!(it.ingress(&part6(17, 16, false, 7, &[0; 7]), 0).0, Reason::FragmentOrphan);
-    // RFC 6980: neighbour discovery with a fragment header is no neighbour discovery.
+    // RFC 6980: neighbour discovery has no fragment header.
     let solicitation = [fragment_header(58, 0, false, 7), icmp_message(135, 0, &[0; 16])].concat();
-    assert_eq!(it.ingress(&frame(LINK, HOST6, 44, 255, &solicitation), 0).0, Reason::NoService);
+    assert_eq!(
+        it.ingress(&frame(LINK, HOST6, 44, 255, &solicitation), 0).0,
+        Reason::NeighbourDiscoveryForged
+    );
 }
 
 #[test]

@@ -98,7 +98,7 @@ fn extension_headers_do_not_hide_the_ports() {
     let mut routing = extension(60);
     routing[3] = 0;
     let authentication = [vec![6, 4], vec![0; 22]].concat();
-    let parts = [extension(43), routing, extension(135), extension(51), authentication, syn()];
+    let parts = [extension(43), routing, extension(60), extension(51), authentication, syn()];
     assert_eq!(reason(&chain(0, &parts)), Reason::ServiceAllowed);
 }
 

@@ -114,10 +114,10 @@ fn impossible_sources_drop_after_what_is_broken() {
         assert_eq!(it.ingress(&tcp(source, HOST, (1, 80), SYN), 0).0, Reason::SourceInvalid);
         assert_eq!(it.ingress(&tcp(source, HOST, (1, 80), 0), 0).0, Reason::TcpFlags);
     }
-    for source in ["::1", "ff02::1", "::"] {
+    for source in ["::1", "ff02::1", "::", "::ffff:192.0.2.1"] {
         assert_eq!(it.ingress(&tcp(source, HOST6, (1, 80), SYN), 0).0, Reason::SourceInvalid);
     }
-    for source in ["240.0.0.1", "0.0.0.1", "::ffff:192.0.2.1", "::2"] {
+    for source in ["240.0.0.1", "0.0.0.1", "::fffe:192.0.2.1", "::2"] {
         let host = if source.contains(':') { HOST6 } else { HOST };
         assert_eq!(it.ingress(&tcp(source, host, (1, 80), SYN), 0).0, Reason::ServiceAllowed);
     }
