@@ -181,7 +181,8 @@ fn a_flow_in_use_lives_on(hook: Hook, each: usize) -> Result<()> {
     let before = d.tollgate.settled_stats()?;
 
     // In use: a piece every 40 ms. Hardly in use: a line every two seconds.
-    let (bytes, rate) = (8_000_000, 400_000);
+    // Forty seconds: longer than a million flows take on a slow machine.
+    let (bytes, rate) = (16_000_000, 400_000);
     let download = Download::start(&server, at(80), bytes, rate)?;
     let seldom = Dialogue::with_echo(&server, at(7001), Duration::from_secs(2), 6)?;
     std::thread::sleep(Duration::from_millis(500));
@@ -216,9 +217,4 @@ fn ten_million_spoofed_packets_make_no_flow_by_tc() -> Result<()> {
 #[test]
 fn a_million_flows_do_not_cut_one_in_use_by_native_xdp() -> Result<()> {
     a_flow_in_use_lives_on(Hook::AsWritten, 1)
-}
-
-#[test]
-fn a_million_flows_that_are_used_again_do_not_cut_one_in_use_by_tc() -> Result<()> {
-    a_flow_in_use_lives_on(Hook::Tc, 2)
 }
