@@ -30,7 +30,7 @@ fn prefix() -> impl Strategy<Value = IpNet> {
         3 => any::<u16>().prop_map(|b| 0x2001_0db8_u128 << 96 | u128::from(b)),
         2 => any::<u64>().prop_map(|b| 0x2001_0db8_u128 << 96 | u128::from(b) << 40),
         1 => any::<u128>(),
-        1 => prop::sample::select(vec![0, 1, u128::MAX, 0xfe80 << 112, 0xff00 << 112]),
+        1 => prop::sample::select(vec![0, 1, 0xffff << 32, u128::MAX, 0xfe80 << 112, 0xff00 << 112]),
     ];
     let v4 = (near4, 0..=32u8).prop_map(|(bits, length)| {
         IpNet::from(Ipv4Net::new(Ipv4Addr::from(bits), length).expect("a length").trunc())
@@ -175,6 +175,10 @@ fn invalid_sources_are_single_addresses_where_they_should_be() {
         ("::", Reason::SourceInvalid),
         ("::1", Reason::SourceInvalid),
         ("::2", Reason::ServiceAllowed),
+        ("::fffe:ffff:ffff", Reason::ServiceAllowed),
+        ("::ffff:0.0.0.0", Reason::SourceInvalid),
+        ("::ffff:255.255.255.255", Reason::SourceInvalid),
+        ("::1:0:0:0", Reason::ServiceAllowed),
         ("fe80::1", Reason::ServiceAllowed),
         ("feff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", Reason::ServiceAllowed),
         ("ff00::", Reason::SourceInvalid),

@@ -108,7 +108,9 @@ pub fn edges(net: &IpNet) -> Vec<IpAddr> {
 pub fn meaning(policy: &Policy, interface: &str, from: IpAddr, to: TestTarget) -> (Reason, Option<String>) {
     let invalid = match from {
         IpAddr::V4(a) => a.is_loopback() || a.is_multicast() || a.is_broadcast() || a.is_unspecified(),
-        IpAddr::V6(a) => a.is_loopback() || a.is_multicast() || a.is_unspecified(),
+        IpAddr::V6(a) => {
+            a.is_loopback() || a.is_multicast() || a.is_unspecified() || a.to_ipv4_mapped().is_some()
+        }
     };
     if invalid {
         return (Reason::SourceInvalid, None);
