@@ -9,10 +9,12 @@
 #![feature(asm_experimental_arch, core_intrinsics)]
 #![allow(internal_features, reason = "this target has atomics only as compiler intrinsics")]
 
+mod deadline;
 mod diagnostics;
 mod finish;
 mod maps;
 mod reject;
+mod report;
 mod tables;
 mod tc;
 mod view;

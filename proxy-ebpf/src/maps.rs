@@ -1,17 +1,24 @@
 //! The maps. A map's name here, in the kernel and as a pin is the same word.
 //!
-//! Shared by all instances: `IDENTITY`, `RULES`, `FLOWS`, `FRAGMENTS`, `CELLS`, `AYA_LOGS`; per interface: `COUNTERS`,
+//! Shared by all instances: `IDENTITY`, `RULES`, `FLOWS`, `ESTABLISHED`, `STACKED`, `FRAGMENTS`, `CELLS`, `BANS`,
+//! `BAN_PREFIXES`, `BAN_FILTER`, `SWITCHES`, `EVENTS`, `AYA_LOGS`; per interface: `COUNTERS`,
 //! `ANSWERS`; owned by one instance, sized and filled by the loader before the program is attached: the others.
 
-use aya_ebpf::bindings::BPF_F_MMAPABLE;
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, LruHashMap, PerCpuArray};
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, RingBuf};
+use proxy_common::abi::ban::{BAN_FILTER_LEN, BAN_PREFIXES_LEN, BANS_LEN, Ban, BanKey, BanPrefix};
 use proxy_common::abi::counter::{Answers, COUNTERS_LEN, Counter, MAX_RULES};
 use proxy_common::abi::decision::{Decision, PORTS_LEN};
-use proxy_common::abi::flow::{FLOWS_LEN, FRAGMENTS_LEN, FlowKey, FlowValue, FragmentKey, FragmentValue};
+use proxy_common::abi::event::{EVENTS_BYTES, Throttle};
+use proxy_common::abi::flow::{
+    ESTABLISHED_LEN, FLOWS_LEN, FRAGMENTS_LEN, FlowKey, FlowValue, FragmentKey, FragmentValue, STACKED_LEN,
+};
 use proxy_common::abi::label::Label;
 use proxy_common::abi::limit::{Bucket, LINES, Line};
+use proxy_common::abi::reason::MAX_REASONS;
 use proxy_common::abi::settings::Settings;
+use proxy_common::abi::switches::Switches;
 use proxy_common::abi::trie::{Node, ROOT_LEN};
 use proxy_common::abi::{Identity, Probe, RuleName};
 use proxy_common::engine::answer::{Buffer, Plan};
@@ -43,6 +50,15 @@ pub static RULES: Array<RuleName> = Array::with_max_entries(MAX_RULES, 0);
 #[map]
 pub static FLOWS: LruHashMap<FlowKey, FlowValue> = LruHashMap::with_max_entries(FLOWS_LEN, 0);
 
+/// Those of them that are established TCP connections: what is here is never evicted.
+#[map]
+pub static ESTABLISHED: HashMap<FlowKey, FlowValue> = HashMap::with_max_entries(ESTABLISHED_LEN, 0);
+
+/// Pairs of interface indices, the second enforced and the first stacked on it (VLAN, bridge, bond): what came in by the
+/// first has come in by the second.
+#[map]
+pub static STACKED: HashMap<[u32; 2], u32> = HashMap::with_max_entries(STACKED_LEN, 0);
+
 /// Datagrams whose first fragment passed.
 #[map]
 pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentValue> = LruHashMap::with_max_entries(FRAGMENTS_LEN, 0);
@@ -50,6 +66,46 @@ pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentValue> = LruHashMap::with_
 /// Limiter state.
 #[map]
 pub static CELLS: Array<Line> = Array::with_max_entries(LINES, MAPPED);
+
+/// Banned sources. Not allocated before they are needed: two million take 200 MB.
+#[map]
+pub static BANS: HashMap<BanKey, Ban> = HashMap::with_max_entries(BANS_LEN, BPF_F_NO_PREALLOC);
+
+/// Banned prefixes of other lengths.
+#[map]
+pub static BAN_PREFIXES: LpmTrie<BanPrefix, Ban> = LpmTrie::with_max_entries(BAN_PREFIXES_LEN, 0);
+
+/// Which sources are not in `BANS`.
+#[map]
+pub static BAN_FILTER: Array<u64> = Array::with_max_entries(BAN_FILTER_LEN, MAPPED);
+
+/// What is looked at only while it is needed.
+#[map]
+pub static SWITCHES: Array<Switches> = Array::with_max_entries(1, MAPPED);
+
+/// Dropped packets, while somebody listens.
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_BYTES, 0);
+
+/// How often they come; index: reason.
+#[map]
+pub static THROTTLES: PerCpuArray<Throttle> = PerCpuArray::with_max_entries(MAX_REASONS, 0);
+
+/// When this instance is to be confirmed by; the engine's clock, 0: it is.
+#[map]
+pub static DEADLINE: Array<u64> = Array::with_max_entries(1, MAPPED);
+
+/// The XDP program that judges again if that time passes.
+#[map]
+pub static PREVIOUS_XDP: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+/// The TC program for ingress. A map of its own: an array of programs takes one kind alone.
+#[map]
+pub static PREVIOUS_TC: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+/// The TC program for egress.
+#[map]
+pub static PREVIOUS_EGRESS: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
 /// Packets and bytes by reason and rule.
 #[map]
@@ -119,4 +175,6 @@ pub static SETTINGS: Settings = Settings {
     tcp_closing_ns: 0,
     udp_ns: 0,
     icmp_ns: 0,
+    on_deadline: 0,
+    _pad: 0,
 };

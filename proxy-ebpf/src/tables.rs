@@ -3,17 +3,21 @@
 use core::intrinsics::{AtomicOrdering, atomic_cxchg};
 
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_ns};
+use aya_ebpf::maps::lpm_trie::Key;
+use proxy_common::abi::ban::{BanKey, BanPrefix};
 use proxy_common::abi::decision::Decision;
-use proxy_common::abi::flow::{FlowKey, FlowValue, FragmentKey, FragmentValue};
+use proxy_common::abi::flow::{FlowKey, FlowValue, FragmentKey, FragmentValue, STATE_ESTABLISHED};
 use proxy_common::abi::limit::Bucket;
 use proxy_common::abi::reason::Reason;
 use proxy_common::abi::settings::{CLOCK_GIVEN, CLOCK_TICKS, Settings};
 use proxy_common::abi::trie::Node;
 use proxy_common::engine::Tables;
 use proxy_common::engine::limiter::{self, CellLine, Charge};
+use proxy_common::packet::protocol;
 
 use crate::maps::{
-    BUCKETS, CELLS, DECISIONS, ENTRIES, FLOWS, FRAGMENTS, GIVEN_TIME, NODES, PORTS, ROOT, SETTINGS,
+    BAN_FILTER, BAN_PREFIXES, BANS, BUCKETS, CELLS, DECISIONS, ENTRIES, ESTABLISHED, FLOWS, FRAGMENTS,
+    GIVEN_TIME, NODES, PORTS, ROOT, SETTINGS, SWITCHES,
 };
 use crate::view::Unknown;
 
@@ -108,6 +112,33 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn bans(&self) -> u32 {
+        SWITCHES.get(0).map_or(0, |switches| switches.bans)
+    }
+
+    #[inline(always)]
+    fn ban_filter(&self, index: u32) -> Option<u64> {
+        BAN_FILTER.get(index).copied()
+    }
+
+    #[inline(always)]
+    fn ban(&self, key: &BanKey) -> Option<u64> {
+        // SAFETY: copied at once; one aligned 64-bit field.
+        unsafe { BANS.get(key) }.map(|ban| ban.until_ns)
+    }
+
+    #[inline(always)]
+    fn prefix_ban(&self, source: &BanPrefix) -> Option<u64> {
+        /// The verifier wants whole words of the stack written to where they would be aligned; a packed key alone is not.
+        #[repr(C, align(8))]
+        struct Aligned(Key<BanPrefix>);
+
+        let bits = size_of::<BanPrefix>() as u32 * 8;
+        let key = Aligned(Key::new(bits, *source));
+        BAN_PREFIXES.get(&key.0).map(|ban| ban.until_ns)
+    }
+
+    #[inline(always)]
     fn now_ns(&self) -> u64 {
         // The verifier knows the constant and keeps one of these.
         match self.setting(|s| &s.clock) {
@@ -125,14 +156,28 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn with_flow<R>(&self, key: &FlowKey, f: impl FnOnce(&mut FlowValue) -> R) -> Option<R> {
-        let flow = FLOWS.get_ptr_mut(key)?;
+        let tcp = key.protocol == protocol::TCP;
+        let kept = if tcp { ESTABLISHED.get_ptr_mut(key) } else { None };
+        let (flow, is_kept) = match kept {
+            Some(flow) => (flow, true),
+            None => (FLOWS.get_ptr_mut(key)?, false),
+        };
         // SAFETY: a live map value. Other CPUs may write it too: both fields are single aligned stores, and any
         // mix of two updates is a state that one of them could have left.
-        Some(f(unsafe { &mut *flow }))
+        let flow = unsafe { &mut *flow };
+        let result = f(flow);
+        if tcp && (flow.state == STATE_ESTABLISHED) != is_kept {
+            move_flow(key, *flow, is_kept);
+        }
+        Some(result)
     }
 
     #[inline(always)]
     fn put_flow(&self, key: &FlowKey, value: &FlowValue) {
+        if key.protocol == protocol::TCP {
+            // The same ports once more: the connection before is over. What fails is that there was none.
+            let _ = ESTABLISHED.remove(key);
+        }
         // An LRU map makes room by itself; what fails is a flow that is recorded by its next packet.
         let _ = FLOWS.insert(key, value, 0);
     }
@@ -153,6 +198,19 @@ impl Tables for Maps {
     fn drop_fragment(&self, key: &FragmentKey) {
         // What fails is that there is none.
         let _ = FRAGMENTS.remove(key);
+    }
+}
+
+/// Moves a flow to the other table, and leaves it where it is if there is no room. First in, then out: it is known at any
+/// time, and whoever finds it twice finds the established one.
+#[inline(always)]
+fn move_flow(key: &FlowKey, flow: FlowValue, was_kept: bool) {
+    if was_kept {
+        if FLOWS.insert(key, &flow, 0).is_ok() {
+            let _ = ESTABLISHED.remove(key);
+        }
+    } else if ESTABLISHED.insert(key, &flow, 0).is_ok() {
+        let _ = FLOWS.remove(key);
     }
 }
 

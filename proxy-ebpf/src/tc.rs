@@ -7,15 +7,16 @@ use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_ns};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use proxy_common::abi::Probe;
-use proxy_common::abi::reason::Verdict;
-use proxy_common::engine;
+use proxy_common::abi::reason::{Reason, Verdict};
+use proxy_common::engine::{self, Outcome};
 
+use crate::deadline::{Overdue, overdue};
 use crate::diagnostics;
 use crate::finish::{finish, is_fault};
-use crate::maps::PROBE;
-use crate::reject;
+use crate::maps::{PREVIOUS_EGRESS, PREVIOUS_TC, PROBE, STACKED};
 use crate::tables::Maps;
 use crate::view::Frame;
+use crate::{reject, report};
 
 /// Bytes that the engine may want to read; drivers that leave less in the linear part are asked to pull.
 const HEADERS: u32 = 256;
@@ -49,21 +50,52 @@ pub fn in_place(ctx: &TcContext) -> Frame {
 #[classifier]
 pub fn tc_ingress(ctx: TcContext) -> i32 {
     let frame = frame(&ctx);
-    let outcome = engine::ingress(&frame, &Maps);
+    let outcome = match overdue() {
+        Overdue::Open => Outcome::plain(Reason::Unconfirmed),
+        state => {
+            if state == Overdue::Previous {
+                // SAFETY: as in `xdp.rs`.
+                unsafe { PREVIOUS_TC.tail_call(&ctx, 0) };
+            }
+            engine::ingress(&frame, &Maps)
+        }
+    };
     if is_fault(outcome) {
         diagnostics::fault(&ctx);
     }
     match finish(&frame, outcome) {
         Verdict::Pass => TC_ACT_UNSPEC,
-        Verdict::Drop => reject::dropped(&ctx, outcome),
+        Verdict::Drop => {
+            report::dropped_by_tc(&ctx, &frame, outcome);
+            reject::dropped(&ctx, outcome)
+        }
     }
 }
 
 /// Takes note of flows that this host begins. Never drops.
 #[classifier]
 pub fn tc_egress(ctx: TcContext) -> i32 {
-    engine::egress(&frame(&ctx), &Maps);
+    if overdue() == Overdue::Previous {
+        // SAFETY: as in `xdp.rs`.
+        unsafe { PREVIOUS_EGRESS.tail_call(&ctx, 0) };
+    }
+    engine::egress(&frame(&ctx), &Maps, || is_turned_back(&ctx));
     TC_ACT_UNSPEC
+}
+
+/// True if the packet came in by the interface that it leaves by, or by one on top of it. What this host sends itself has come
+/// in nowhere, and what it passes on from another interface (containers, a network behind it) begins flows as its own does.
+#[inline(always)]
+fn is_turned_back(ctx: &TcContext) -> bool {
+    // SAFETY: a read of this program's own context (Linux 4.5).
+    let came_in_by = unsafe { (*ctx.skb.skb).ingress_ifindex };
+    // SAFETY: as above.
+    let leaves_by = unsafe { (*ctx.skb.skb).ifindex };
+    if came_in_by == 0 || came_in_by == leaves_by {
+        return came_in_by != 0;
+    }
+    // SAFETY: looked at, not kept.
+    unsafe { STACKED.get(&[came_in_by, leaves_by]) }.is_some()
 }
 
 /// The floor: what the hook itself costs.

@@ -6,11 +6,14 @@ use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{xdp_action, xdp_md};
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
-use proxy_common::abi::reason::Verdict;
-use proxy_common::engine;
+use proxy_common::abi::reason::{Reason, Verdict};
+use proxy_common::engine::{self, Outcome};
 
+use crate::deadline::{Overdue, overdue};
 use crate::diagnostics;
 use crate::finish::{finish, is_fault};
+use crate::maps::PREVIOUS_XDP;
+use crate::report;
 use crate::tables::Maps;
 use crate::view::Frame;
 
@@ -31,13 +34,26 @@ pub fn xdp_linear(ctx: XdpContext) -> u32 {
 fn judge(ctx: &XdpContext, buffers: Option<*mut xdp_md>) -> u32 {
     let (data, data_end) = (ctx.data(), ctx.data_end());
     let frame = Frame { data, data_end, len: Cell::new(data_end - data), buffers, packets: 1 };
-    let outcome = engine::ingress(&frame, &Maps);
+    let outcome = match overdue() {
+        Overdue::Open => Outcome::plain(Reason::Unconfirmed),
+        state => {
+            if state == Overdue::Previous {
+                // SAFETY: nothing here has a destructor. It comes back only if there is no program, which can't be: the
+                // array is pinned with it. Then this one judges on, which is better than nobody.
+                unsafe { PREVIOUS_XDP.tail_call(ctx, 0) };
+            }
+            engine::ingress(&frame, &Maps)
+        }
+    };
     if is_fault(outcome) {
         diagnostics::fault(ctx);
     }
     match finish(&frame, outcome) {
         Verdict::Pass => xdp_action::XDP_PASS,
-        Verdict::Drop => xdp_action::XDP_DROP,
+        Verdict::Drop => {
+            report::dropped_by_xdp(ctx, &frame, outcome);
+            xdp_action::XDP_DROP
+        }
     }
 }
 

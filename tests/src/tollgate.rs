@@ -22,9 +22,9 @@ use crate::services::TEMP_PREFIX;
 /// Directories of pins of test runs begin with it; the owner's pid follows.
 pub const PINS_PREFIX: &str = "tg-test-";
 /// The daemon must enforce within this time.
-const START: Duration = Duration::from_secs(10);
+const START: Duration = Duration::from_secs(60);
 /// The daemon must end within this time after SIGTERM.
-const STOP: Duration = Duration::from_secs(5);
+const STOP: Duration = Duration::from_secs(30);
 
 /// A daemon with pins and a run directory of its own. Dropping it detaches and stops.
 #[derive(Debug)]

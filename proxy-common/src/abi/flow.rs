@@ -1,7 +1,8 @@
 //! Flows that this host began or has adopted, and fragments whose first one passed.
 //!
-//! `FLOWS` is written by `tc_egress`, and by the daemon before ingress first goes live; `FRAGMENTS` by ingress. Times are
-//! the engine's clock, nanoseconds.
+//! `FLOWS` is written by `tc_egress`, and by the daemon before ingress first goes live; `FRAGMENTS` by ingress. A TCP flow
+//! that is established moves to `ESTABLISHED`, which evicts nothing, and back when it closes: whatever else the host
+//! begins, a session in use is not forgotten. Times are the engine's clock, nanoseconds.
 
 /// A flow as this host sees it. Addresses as [`crate::packet::Addr`].
 #[repr(C)]
@@ -72,6 +73,10 @@ pub struct FragmentValue {
 
 /// Flows remembered at most (least recently used go first).
 pub const FLOWS_LEN: u32 = 65536;
+/// Established TCP flows at most. None makes room for another: those without room stay among the others.
+pub const ESTABLISHED_LEN: u32 = 65536;
+/// Pairs of interfaces of which one is stacked on the other, at most.
+pub const STACKED_LEN: u32 = 4096;
 /// Fragmented datagrams remembered at most.
 pub const FRAGMENTS_LEN: u32 = 8192;
 

@@ -16,6 +16,8 @@ pub const RULE_WORDS: usize = MAX_RULES as usize / 64;
 pub struct Label {
     /// When the policy was applied, nanoseconds since 1970.
     pub applied_unix_ns: u64,
+    /// How long an established TCP flow is remembered, nanoseconds.
+    pub tcp_established_ns: u64,
     /// `PLUMBING_*` of [`super::settings`].
     pub plumbing: u32,
     /// Bytes of `path` in use.
@@ -42,7 +44,7 @@ impl Label {
     }
 }
 
-const _: () = assert!(size_of::<Label>() == 8 + 4 + 4 + 32 + 128 + PATH_LEN);
+const _: () = assert!(size_of::<Label>() == 8 + 8 + 4 + 4 + 32 + 128 + PATH_LEN);
 
 #[cfg(test)]
 mod tests {
@@ -52,6 +54,7 @@ mod tests {
     fn knows_its_rules() {
         let mut label = Label {
             applied_unix_ns: 0,
+            tcp_established_ns: 0,
             plumbing: 0,
             path_len: 0,
             hash: [0; 32],

@@ -3,18 +3,21 @@
 //! Everything that crosses between the two is `repr(C)`, has explicit padding, and holds neither `bool` nor
 //! Rust enums: whatever bytes the other side writes must be a valid value.
 
+pub mod ban;
 pub mod counter;
 pub mod decision;
+pub mod event;
 pub mod flow;
 pub mod label;
 pub mod limit;
 pub mod reason;
 pub mod settings;
+pub mod switches;
 pub mod trie;
 
 /// Version of every layout in this module. The daemon refuses pinned maps of another version: raise it with
 /// any change to a size, an order, a meaning or a number below.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// What the first element of the pinned `IDENTITY` map holds: whose maps these are.
 #[repr(C)]
@@ -65,6 +68,12 @@ mod pod {
     // SAFETY: as above.
     unsafe impl aya::Pod for super::RuleName {}
     // SAFETY: as above.
+    unsafe impl aya::Pod for super::ban::Ban {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::ban::BanKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::ban::BanPrefix {}
+    // SAFETY: as above.
     unsafe impl aya::Pod for super::counter::Counter {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::counter::Answers {}
@@ -86,6 +95,8 @@ mod pod {
     unsafe impl aya::Pod for super::limit::Line {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::settings::Settings {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::switches::Switches {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::trie::Node {}
 }

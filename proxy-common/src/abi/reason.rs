@@ -72,6 +72,7 @@ reasons! {
     IcmpError = 17, Pass, "icmp-error", "An ICMP error about a packet that this host sent.";
     Reply = 18, Pass, "reply", "It answers what this host began.";
     FragmentKnown = 19, Pass, "fragment-known", "The rest of a datagram whose first fragment passed.";
+    Unconfirmed = 20, Pass, "unconfirmed", "The policy in force was not confirmed in time, and none was in force before it.";
     // Drop.
     MalformedEthernet = 24, Drop, "malformed-ethernet", "Too short for an Ethernet header.";
     UnknownEthertype = 25, Drop, "unknown-ethertype", "Neither IP nor a link protocol that a host needs.";
@@ -94,6 +95,7 @@ reasons! {
     NeighbourDiscoveryForged = 43, Drop, "neighbour-discovery-forged", "Neighbour discovery from beyond this link, by its hop limit or source, or in a fragment.";
     DestinationInvalid = 44, Drop, "destination-invalid", "A destination address that no packet from a network can have.";
     TableFault = 45, Drop, "table-fault", "A table did not hold what the program needs; please report it.";
+    Banned = 46, Drop, "banned", "The source is banned.";
 }
 
 impl Reason {

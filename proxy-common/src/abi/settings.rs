@@ -23,6 +23,13 @@ pub const CLOCK_TICKS: u32 = 1;
 /// [`Settings::clock`]: what the `GIVEN_TIME` map says, for programs that are tried and never attached.
 pub const CLOCK_GIVEN: u32 = 2;
 
+/// [`Settings::on_deadline`]: there is no deadline.
+pub const DEADLINE_NONE: u32 = 0;
+/// [`Settings::on_deadline`]: once it has passed, the program before this one judges.
+pub const DEADLINE_PREVIOUS: u32 = 1;
+/// [`Settings::on_deadline`]: once it has passed, everything passes, as before this program.
+pub const DEADLINE_OPEN: u32 = 2;
+
 /// The constants.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +68,10 @@ pub struct Settings {
     pub udp_ns: u64,
     /// ICMP echo, nanoseconds.
     pub icmp_ns: u64,
+    /// `DEADLINE_*`: what happens if the policy is not confirmed by the time in the `DEADLINE` map.
+    pub on_deadline: u32,
+    /// Zero.
+    pub _pad: u32,
 }
 
-const _: () = assert!(size_of::<Settings>() == 120);
+const _: () = assert!(size_of::<Settings>() == 128);

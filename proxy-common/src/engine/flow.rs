@@ -123,19 +123,23 @@ const fn after_reply(state: u32, flags: u8) -> u32 {
     }
 }
 
-/// Takes note of a packet that this host sends.
+/// Takes note of a packet that this host sends, unless it came in by the same interface and is only passed on: strangers
+/// would make flows otherwise, and answers to them.
 #[inline(always)]
-pub(super) fn observe_egress<T: Tables>(tables: &T, p: &PacketInfo) {
+pub(super) fn observe_egress<T: Tables>(tables: &T, p: &PacketInfo, turned_back: impl FnOnce() -> bool) {
     if p.fragment == Fragment::Later {
         return;
     }
     if p.protocol == protocol::TCP {
         let opening = p.tcp_flags & (SYN | ACK) == SYN;
         let closing = p.tcp_flags & (FIN | RST) != 0;
+        if !(opening || closing) || turned_back() {
+            return;
+        }
         if opening {
             let value = FlowValue { last_ns: tables.now_ns(), state: STATE_OPENING, _pad: 0 };
             tables.put_flow(&key_of(p, false), &value);
-        } else if closing {
+        } else {
             let now_ns = tables.now_ns();
             tables.with_flow(&key_of(p, false), |flow| {
                 // What was forgotten stays so.
@@ -155,6 +159,9 @@ pub(super) fn observe_egress<T: Tables>(tables: &T, p: &PacketInfo) {
             return;
         }
     } else if !icmp::is_echo_request(p) {
+        return;
+    }
+    if turned_back() {
         return;
     }
     let now_ns = tables.now_ns();

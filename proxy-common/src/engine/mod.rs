@@ -1,11 +1,12 @@
 //! The decision on a packet: the same code in the kernel, in tests on the host and in `check`.
 //!
 //! `proxy-ebpf` calls [`ingress`] and [`egress`] with tables over BPF maps; the daemon and the tests call them
-//! with tables in memory. The walk: parse → neighbour discovery → source class → decision (invalid, spoofed and
+//! with tables in memory. The walk: parse → neighbour discovery → ban → source class → decision (invalid, spoofed and
 //! denied sources end here) → plumbing → service and limiter → flow, unless a service allows it → one
 //! outcome.
 
 pub mod answer;
+mod ban;
 pub mod classify;
 pub mod flow;
 pub mod fragment;
@@ -14,6 +15,7 @@ pub mod limiter;
 pub mod plumbing;
 pub mod reject;
 
+use crate::abi::ban::{BanKey, BanPrefix};
 use crate::abi::decision::{Decision, FINAL, PORTS_PROTOCOL, PORTS_UDP, REPLIES};
 use crate::abi::flow::{FlowKey, FlowValue, FragmentKey, FragmentValue};
 use crate::abi::limit::Bucket;
@@ -50,6 +52,14 @@ pub trait Tables {
     /// Charges a packet to its buckets: [`limiter::charge`]. In the kernel a function that is verified by itself, once,
     /// and not again for each way to it.
     fn charge(&self, charge: Charge) -> Option<Reason>;
+    /// Which bans there are: `BANS_*` of [`crate::abi::ban`].
+    fn bans(&self) -> u32;
+    /// A word of the filter before [`Tables::ban`].
+    fn ban_filter(&self, index: u32) -> Option<u64>;
+    /// Until when a source is banned.
+    fn ban(&self, key: &BanKey) -> Option<u64>;
+    /// Until when the longest prefix of a source that is banned is so.
+    fn prefix_ban(&self, source: &BanPrefix) -> Option<u64>;
     /// The clock, nanoseconds; asked only by packets whose decision needs it.
     fn now_ns(&self) -> u64;
     /// Runs `f` on a flow, if it is known.
@@ -105,11 +115,12 @@ pub fn ingress<V: PacketView, T: Tables>(view: &V, tables: &T) -> Outcome {
     }
 }
 
-/// Takes note of a packet that this host sends; it always passes.
+/// Takes note of a packet that this host sends; it always passes. `turned_back` says whether the packet leaves by
+/// the interface that it came in by: this host only passed it on. It is asked for packets that would change a flow.
 #[inline(always)]
-pub fn egress<V: PacketView, T: Tables>(view: &V, tables: &T) {
+pub fn egress<V: PacketView, T: Tables>(view: &V, tables: &T, turned_back: impl FnOnce() -> bool) {
     if let Ok(p) = parse(view) {
-        flow::observe_egress(tables, &p);
+        flow::observe_egress(tables, &p, turned_back);
     }
 }
 
@@ -126,6 +137,9 @@ fn judge<V: PacketView, T: Tables>(view: &V, tables: &T, p: &PacketInfo) -> Outc
     // "LAND": an answer would go from this host to itself.
     if p.source == p.destination {
         return Outcome::plain(Reason::SourceInvalid);
+    }
+    if ban::is_banned(tables, p.source, p.v6) {
+        return Outcome::plain(Reason::Banned);
     }
     let Some(d) = decide(tables, p.source, p.v6, port_index(p)) else {
         return Outcome::plain(Reason::TableFault);

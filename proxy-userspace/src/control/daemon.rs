@@ -183,13 +183,23 @@ impl Daemon {
         }
     }
 
-    /// Sets limiter cells that owe nothing to zero, long before their time wraps.
+    /// Sets limiter cells that owe nothing to zero, long before their time wraps; forgets connections that are long over.
     async fn sweep(self: &Arc<Self>) {
         let pins = self.pins.clone();
-        match tokio::task::spawn_blocking(move || dataplane::sweep(&pins)).await {
-            Ok(Ok(swept)) => log::debug!("swept {swept} cells of the limiter"),
-            Ok(Err(error)) => log::warn!("sweeping the limiter's cells: {error}"),
-            Err(error) => log::warn!("sweeping the limiter's cells: {error}"),
+        let sweep = move || {
+            let swept = dataplane::sweep(&pins)?;
+            let timeouts = dataplane::enforced(&pins)?.into_iter().map(|one| one.label.tcp_established_ns);
+            // Nothing enforced: nothing is known that anybody will ask for.
+            let forgotten =
+                timeouts.max().map_or(Ok(0), |longest| dataplane::forget_silent(&pins, longest))?;
+            Ok::<_, DataplaneError>((swept, forgotten))
+        };
+        match tokio::task::spawn_blocking(sweep).await {
+            Ok(Ok((swept, forgotten))) => {
+                log::debug!("swept {swept} cells of the limiter, forgot {forgotten} connections");
+            }
+            Ok(Err(error)) => log::warn!("housekeeping: {error}"),
+            Err(error) => log::warn!("housekeeping: {error}"),
         }
     }
 

@@ -17,6 +17,7 @@ use super::object;
 use super::pins::{Pins, remove};
 use super::selftest;
 use super::shared::Shared;
+use super::stacked;
 use crate::policy::Policy;
 use crate::policy::compile::{RuleIds, compile, entry_for};
 use crate::policy::model::HookChoice;
@@ -86,6 +87,8 @@ fn try_apply(pins: &Pins, shared: &mut Shared, policy: &Policy) -> Result<Applie
     }
     name_rules(shared, &rules)?;
 
+    let indices: Vec<u32> = targets.iter().map(|interface| interface.index).collect();
+    stacked::refresh(pins, shared, &indices)?;
     let mut placed = Vec::new();
     let hooks = compiled.interfaces.iter().map(|wanted| {
         (policy.interfaces.get(wanted.entry).map_or(HookChoice::Auto, |entry| entry.hook), wanted.rejects)

@@ -93,6 +93,7 @@ impl<'a> Candidate<'a> {
         let path = path.as_os_str().as_bytes();
         let mut label = Label {
             applied_unix_ns: u64::try_from(now.as_nanos()).unwrap_or(u64::MAX),
+            tcp_established_ns: policy.timeouts.tcp_established_ns,
             plumbing: self.settings(0).plumbing,
             path_len: path.len().min(PATH_LEN) as u32,
             hash: bytes_of_hash(&policy.hash),

@@ -7,6 +7,7 @@
 //!   ├── adopt (connections that exist before the first policy)
 //!   ├── attach ── hook (atomic replacement, undo)
 //!   └── shared (state that outlives policies), pins (where it all is)
+//! stacked (interfaces on interfaces), netlink: one dump
 //! sweep: the limiter's housekeeping
 //! trial: the same programs on frames of our own, never attached
 //! live, counters, flows: what is enforced and what it has counted, read from the kernel alone
@@ -26,18 +27,21 @@ mod hook;
 mod interfaces;
 mod live;
 mod memory;
+mod netlink;
 mod object;
 mod pins;
 mod selftest;
 mod shared;
+mod stacked;
 mod sweep;
+mod switches;
 mod trial;
 
 pub use apply::{Applied, AppliedInterface, TC_TO_REJECT, apply, fits_host};
 pub use counters::{Count, read as read_counters, read_answers};
 pub use detach::detach;
 pub use error::DataplaneError;
-pub use flows::count as count_flows;
+pub use flows::{count as count_flows, forget_silent};
 pub use hook::Attachment;
 pub use interfaces::{HostInterface, all as host_interfaces};
 pub use live::{Enforced, enforced};

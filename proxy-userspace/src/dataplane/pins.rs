@@ -1,7 +1,7 @@
 //! Where everything is pinned: the layout of the folder that `--bpffs` names.
 //!
 //! ```text
-//! <bpffs>/shared/<MAP>                 state that outlives a policy: IDENTITY, RULES, FLOWS, FRAGMENTS, CELLS, AYA_LOGS
+//! <bpffs>/shared/<MAP>                 state that outlives a policy: SHARED_MAPS
 //! <bpffs>/interface-<index>/COUNTERS   an interface's counters
 //! <bpffs>/interface-<index>/ANSWERS    what it has answered to rejected packets
 //! <bpffs>/interface-<index>/<hook>     what is attached there, named after hook and mode (see `hook`)
@@ -26,7 +26,21 @@ const INTERFACE: &str = "interface-";
 const STAGING: &str = "staging-";
 
 /// Maps in `shared`.
-pub const SHARED_MAPS: [&str; 6] = ["IDENTITY", "RULES", "FLOWS", "FRAGMENTS", "CELLS", "AYA_LOGS"];
+pub const SHARED_MAPS: [&str; 13] = [
+    "IDENTITY",
+    "RULES",
+    "FLOWS",
+    "ESTABLISHED",
+    "STACKED",
+    "FRAGMENTS",
+    "CELLS",
+    "BANS",
+    "BAN_PREFIXES",
+    "BAN_FILTER",
+    "SWITCHES",
+    "EVENTS",
+    "AYA_LOGS",
+];
 /// An interface's counters.
 pub const COUNTERS: &str = "COUNTERS";
 /// An interface's answers to rejected packets.

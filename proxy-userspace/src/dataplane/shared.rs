@@ -4,9 +4,9 @@ use std::fmt;
 use std::fs::File;
 use std::io::Read;
 
-use aya::Ebpf;
 use aya::maps::{Array, HashMap, Map, MapData};
 use aya::programs::{TestRun, TestRunOptions};
+use aya::{Ebpf, Pod};
 use nix::time::{ClockId, clock_getres, clock_gettime};
 use proxy_common::abi::counter::{MAX_RULES, RULE_DEFAULT};
 use proxy_common::abi::flow::{FlowKey, FlowValue};
@@ -60,13 +60,36 @@ impl Shared {
         &mut self.ebpf
     }
 
-    /// The flows that answers belong to.
+    /// The flows that answers belong to, but for those in [`Shared::established`].
     ///
     /// # Errors
     /// If the map is not there.
     pub fn flows(&mut self) -> Result<HashMap<&mut MapData, FlowKey, FlowValue>, DataplaneError> {
-        let map = self.ebpf.map_mut("FLOWS").ok_or_else(|| missing("FLOWS"))?;
-        HashMap::try_from(map).context(|| "FLOWS")
+        self.hash_map("FLOWS")
+    }
+
+    /// The flows that are established TCP connections.
+    ///
+    /// # Errors
+    /// If the map is not there.
+    pub fn established(&mut self) -> Result<HashMap<&mut MapData, FlowKey, FlowValue>, DataplaneError> {
+        self.hash_map("ESTABLISHED")
+    }
+
+    /// Which interfaces are stacked on which.
+    ///
+    /// # Errors
+    /// If the map is not there.
+    pub fn stacked(&mut self) -> Result<HashMap<&mut MapData, [u32; 2], u32>, DataplaneError> {
+        self.hash_map("STACKED")
+    }
+
+    fn hash_map<K: Pod, V: Pod>(
+        &mut self,
+        name: &'static str,
+    ) -> Result<HashMap<&mut MapData, K, V>, DataplaneError> {
+        let map = self.ebpf.map_mut(name).ok_or_else(|| missing(name))?;
+        HashMap::try_from(map).context(|| name)
     }
 
     /// Names of the rules; index: id.

@@ -76,7 +76,7 @@ impl<'a> Simulation<'a> {
     /// Takes note of a frame that the host sends at `now_ns`.
     pub fn egress(&mut self, frame: &[u8], now_ns: u64) {
         self.tables.set_now_ns(now_ns);
-        engine::egress(&Slice(frame), &self.tables);
+        engine::egress(&Slice(frame), &self.tables, || false);
     }
 
     /// Forgets flows, fragments and what sources owe.

@@ -6,6 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use proxy_common::abi::ban::{BANS_PREFIX, BANS_SINGLE, BanKey, BanPrefix};
 use proxy_common::abi::decision::Decision;
 use proxy_common::abi::flow::{FlowKey, FlowValue, FragmentKey, FragmentValue};
 use proxy_common::abi::limit::{Bucket, LINES, WAYS};
@@ -26,6 +27,9 @@ pub struct HostTables<'a> {
     now_ns: u64,
     flows: RefCell<HashMap<FlowKey, FlowValue>>,
     fragments: RefCell<HashMap<FragmentKey, FragmentValue>>,
+    /// Until when who is banned: singles, then prefixes with their length.
+    bans: HashMap<BanKey, u64>,
+    prefix_bans: HashMap<(BanPrefix, u8), u64>,
     /// Lines that were ever asked for; the others are zero.
     lines: RefCell<HashMap<u32, HostLine>>,
 }
@@ -43,6 +47,8 @@ impl<'a> HostTables<'a> {
             now_ns: 0,
             flows: RefCell::default(),
             fragments: RefCell::default(),
+            bans: HashMap::new(),
+            prefix_bans: HashMap::new(),
             lines: RefCell::default(),
         }
     }
@@ -63,7 +69,17 @@ impl<'a> HostTables<'a> {
         self.settings = settings;
     }
 
-    /// Forgets everything.
+    /// Bans a single address or an IPv6 prefix of 64 bits.
+    pub fn ban(&mut self, key: BanKey, until_ns: u64) {
+        self.bans.insert(key, until_ns);
+    }
+
+    /// Bans a prefix of another length; `length` as the policy writes it.
+    pub fn ban_prefix(&mut self, prefix: BanPrefix, length: u8, until_ns: u64) {
+        self.prefix_bans.insert((prefix, length), until_ns);
+    }
+
+    /// Forgets everything but bans.
     pub fn reset(&mut self) {
         self.flows.get_mut().clear();
         self.fragments.get_mut().clear();
@@ -123,6 +139,28 @@ impl Tables for HostTables<'_> {
 
     fn charge(&self, charge: Charge) -> Option<Reason> {
         limiter::charge(&Plain, self, charge)
+    }
+
+    fn bans(&self) -> u32 {
+        let single = if self.bans.is_empty() { 0 } else { BANS_SINGLE };
+        single | if self.prefix_bans.is_empty() { 0 } else { BANS_PREFIX }
+    }
+
+    fn ban_filter(&self, _index: u32) -> Option<u64> {
+        None
+    }
+
+    fn ban(&self, key: &BanKey) -> Option<u64> {
+        self.bans.get(key).copied()
+    }
+
+    fn prefix_ban(&self, source: &BanPrefix) -> Option<u64> {
+        let value = u128::from_be_bytes(source.address);
+        (0..=128u8).rev().find_map(|length| {
+            let masked = value & u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0);
+            let prefix = BanPrefix { family: source.family, address: masked.to_be_bytes() };
+            self.prefix_bans.get(&(prefix, length)).copied()
+        })
     }
 
     fn now_ns(&self) -> u64 {

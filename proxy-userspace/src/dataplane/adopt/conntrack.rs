@@ -18,7 +18,7 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 use proxy_common::packet::protocol;
 
 use super::flow::{End, Flow, Stage};
-use super::netlink::dump;
+use crate::dataplane::netlink::dump;
 
 /// How many connections are tracked in this network namespace. It is there only where the kernel tracks: asking for the
 /// table would load the module elsewhere.

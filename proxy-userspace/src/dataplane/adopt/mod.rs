@@ -1,10 +1,9 @@
-//! Adoption: connections that exist when an interface is enforced for the first time are entered in the table of flows, so
+//! Adoption: connections that exist when an interface is enforced for the first time are entered in the tables of flows, so
 //! that no session is cut.
 //!
 //! ```text
 //! sockets (sock_diag) ───┬── flow (as its packets arrive) ── found (which, and how many) ── FLOWS
 //! conntrack (ctnetlink) ─┘                                     └── networks
-//! netlink: one dump
 //! ```
 //!
 //! Called by `apply` between egress and ingress: what begins meanwhile is noted by egress, and nothing has been dropped yet.
@@ -13,14 +12,13 @@
 mod conntrack;
 mod flow;
 mod found;
-mod netlink;
 mod networks;
 mod sockets;
 
 use std::fmt;
 
-use aya::maps::{HashMap, MapData, MapError};
-use proxy_common::abi::flow::{FlowKey, FlowValue};
+use aya::maps::MapError;
+use proxy_common::abi::flow::STATE_ESTABLISHED;
 
 use self::found::{Entry, Found, Owner};
 use self::networks::Networks;
@@ -51,7 +49,7 @@ pub(super) fn adopt(shared: &mut Shared, role: impl Fn(&str) -> Role) -> Result<
         Err(error) => notes.push(not_listed("containers behind this host", &error)),
     }
     let mut written = Written::default();
-    written.write(&mut shared.flows()?, &found.chosen(), now_ns()?);
+    written.write(shared, &found.chosen(), now_ns()?)?;
     notes.extend(written.failure());
     if found.without_room + found.unreadable > 0 {
         notes.push(format!(
@@ -80,24 +78,34 @@ struct Written {
 }
 
 impl Written {
-    fn write(
-        &mut self,
-        flows: &mut HashMap<&mut MapData, FlowKey, FlowValue>,
-        entries: &[Entry],
-        now_ns: u64,
-    ) {
-        for Entry { key, flow, owner } in entries {
-            match flows.insert(key, flow.value(now_ns), 0) {
-                Ok(()) => {
-                    self.of_host += usize::from(*owner == Some(Owner::Host));
-                    self.behind += usize::from(*owner == Some(Owner::Behind));
-                }
+    /// Established ones have a table of their own, and what finds no room there goes to the others.
+    fn write(&mut self, shared: &mut Shared, entries: &[Entry], now_ns: u64) -> Result<(), DataplaneError> {
+        let mut others = Vec::new();
+        let mut established = shared.established()?;
+        for entry in entries {
+            let value = entry.flow.value(now_ns);
+            if value.state == STATE_ESTABLISHED && established.insert(entry.key, value, 0).is_ok() {
+                self.count(entry.owner);
+            } else {
+                others.push((entry, value));
+            }
+        }
+        let mut flows = shared.flows()?;
+        for (Entry { key, owner, .. }, value) in others {
+            match flows.insert(key, value, 0) {
+                Ok(()) => self.count(*owner),
                 Err(error) => {
                     self.refused += 1;
                     self.why = Some(error);
                 }
             }
         }
+        Ok(())
+    }
+
+    fn count(&mut self, owner: Option<Owner>) {
+        self.of_host += usize::from(owner == Some(Owner::Host));
+        self.behind += usize::from(owner == Some(Owner::Behind));
     }
 
     /// What was adopted, if anything was.

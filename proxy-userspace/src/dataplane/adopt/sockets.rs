@@ -13,7 +13,7 @@ use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use proxy_common::packet::protocol;
 
 use super::flow::{End, Flow, Stage};
-use super::netlink::dump;
+use crate::dataplane::netlink::dump;
 
 /// TCP sockets with a session. Half-open ones that strangers began (SYN_RECV) are none yet, and those in TIME_WAIT none
 /// any more.

@@ -20,7 +20,7 @@ use proxy_common::abi::counter::RULE_DEFAULT;
 use proxy_common::abi::decision::Decision;
 use proxy_common::abi::limit::Bucket;
 use proxy_common::abi::settings::{
-    CLOCK_EXACT, CLOCK_GIVEN, CLOCK_TICKS, PLUMBING_DHCP, PLUMBING_DHCPV6, PLUMBING_MDNS,
+    CLOCK_EXACT, CLOCK_GIVEN, CLOCK_TICKS, DEADLINE_NONE, PLUMBING_DHCP, PLUMBING_DHCPV6, PLUMBING_MDNS,
     PLUMBING_MEMBERSHIP, PLUMBING_PING, PLUMBING_RA, Settings,
 };
 use proxy_common::abi::trie::Node;
@@ -260,6 +260,8 @@ fn constants(policy: &Policy, port_classes: u32, ranges: [Range; 2], buckets: &[
         tcp_closing_ns: policy.timeouts.tcp_closing_ns,
         udp_ns: policy.timeouts.udp_ns,
         icmp_ns: policy.timeouts.icmp_ns,
+        on_deadline: DEADLINE_NONE,
+        _pad: 0,
     }
 }
 

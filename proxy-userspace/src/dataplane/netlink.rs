@@ -1,6 +1,6 @@
 //! One dump by netlink: a request, and every record that the kernel answers with.
 //!
-//! Called by `sockets` and `conntrack`. Bounded in time, and no answer can make it panic: what can't be decoded is counted
+//! Called by `stacked` and `adopt`. Bounded in time, and no answer can make it panic: what can't be decoded is counted
 //! and left out.
 
 use std::io;
