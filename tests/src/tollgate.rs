@@ -104,12 +104,14 @@ impl Tollgate {
     }
 
     /// The global flags that name this firewall.
-    pub fn directories(&self) -> [String; 4] {
+    pub fn directories(&self) -> [String; 6] {
         [
             "--bpffs".to_owned(),
             self.bpffs.display().to_string(),
             "--run-dir".to_owned(),
             self.run_dir.path().display().to_string(),
+            "--state-dir".to_owned(),
+            self.state_dir().display().to_string(),
         ]
     }
 
@@ -224,6 +226,11 @@ impl Tollgate {
     /// Its run directory.
     pub fn run_dir(&self) -> &Path {
         self.run_dir.path()
+    }
+
+    /// What outlives a reboot.
+    pub fn state_dir(&self) -> PathBuf {
+        self.run_dir.path().join("state")
     }
 
     /// What the daemon has written to its standard error.

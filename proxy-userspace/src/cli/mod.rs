@@ -3,8 +3,12 @@
 mod apply;
 mod check;
 mod completions;
+mod confirm;
 mod detach;
+mod history;
+mod rollback;
 mod run;
+mod session;
 mod stats;
 mod status;
 mod table;
@@ -38,6 +42,9 @@ pub struct Global {
     /// Where the daemon's socket and locks are. One for each firewall of a host
     #[arg(long, global = true, value_name = "DIR", default_value = "/run/tollgate")]
     run_dir: PathBuf,
+    /// Where what outlives a reboot is kept: bans and earlier policies. One for each firewall of a host
+    #[arg(long, global = true, value_name = "DIR", default_value = "/var/lib/tollgate")]
+    state_dir: PathBuf,
 }
 
 impl Global {
@@ -67,6 +74,9 @@ enum Command {
     Check(check::Args),
     Apply(apply::Args),
     Status(status::Args),
+    Confirm(confirm::Args),
+    Rollback(rollback::Args),
+    History(history::Args),
     Stats(stats::Args),
     Detach(detach::Args),
     Completions(completions::Args),
@@ -103,6 +113,9 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Apply(args) => apply::run(&global, &args),
         Command::Status(args) => status::run(&global, &args),
+        Command::Confirm(args) => confirm::run(&global, &args),
+        Command::Rollback(args) => rollback::run(&global, &args),
+        Command::History(args) => history::run(&global, &args),
         Command::Stats(args) => stats::run(&global, &args),
         Command::Detach(args) => detach::run(&global, &args),
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 
 use super::{Failure, Global, Outcome, require_root};
-use crate::control::daemon::{self, DaemonError};
+use crate::control::daemon::{self, DaemonError, Places, Start};
 use crate::control::protocol::Report;
 
 /// Enforce a policy and stay, to take new ones from `tollgate apply`
@@ -23,6 +23,15 @@ pub struct Args {
     /// The policy file
     #[arg(long, short, value_name = "FILE")]
     policy: PathBuf,
+    /// Go back by the kernel's clock after this time, unless `tollgate confirm` comes before: 60s, 5m
+    #[arg(long, value_name = "TIME", value_parser = super::apply::confirmation)]
+    confirm: Option<u64>,
+    /// Apply the file, or a list of it, again whenever it changes
+    #[arg(long)]
+    watch: bool,
+    /// Start also if an interface that the policy names is not there yet: it is enforced the moment it appears
+    #[arg(long)]
+    late_interfaces: bool,
 }
 
 pub fn run(global: &Global, args: &Args) -> Outcome {
@@ -34,7 +43,10 @@ pub fn run(global: &Global, args: &Args) -> Outcome {
         .enable_all()
         .build()
         .context("starting the daemon")?;
-    let daemon = daemon::run(global.pins(), &global.run_dir, &policy, announce);
+    let (run_dir, state_dir) = (global.run_dir.clone(), global.state_dir.clone());
+    let start =
+        Start { policy, confirm_s: args.confirm, late_interfaces: args.late_interfaces, watch: args.watch };
+    let daemon = daemon::run(Places { pins: global.pins(), run_dir, state_dir }, start, announce);
     runtime.block_on(daemon).map_err(|error| match error {
         DaemonError::BadInput(why) => Failure::Input(why),
         other => Failure::Refused(other.to_string()),

@@ -52,6 +52,13 @@ fn for_people(status: &Status, bpffs: &Path) -> String {
         // Writing to a string can't fail.
         let _ = writeln!(text, "{name:10} {value}");
     }
+    if let Some(seconds) = status.confirm_within_s {
+        let _ = writeln!(
+            text,
+            "{:10} for {seconds} s: `tollgate confirm` keeps the policy, else the one before is in force again",
+            "waiting"
+        );
+    }
     let mut interfaces = table(&["interface", "#index", "hook", "mode", "policy"]);
     for one in &status.interfaces {
         let same = one.policy == *policy;

@@ -1,8 +1,8 @@
-//! The daemon: applies its policy at the start and on request, and tells systemd. Enforcement does not need it.
+//! The daemon: its start, its loop, its end. What it does on request is in `change`. Enforcement does not need it.
 
 use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aya_log::EbpfLogger;
@@ -11,25 +11,61 @@ use sd_notify::NotifyState;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::MissedTickBehavior;
 
+use super::history::History;
+use super::links::Links;
 use super::lock;
-use super::protocol::{Command, Enforcing, Report, Response};
+use super::protocol::{Report, Response};
 use super::server;
+use super::watch::Watch;
 use crate::dataplane::{self, DataplaneError, Pins, Shared};
-use crate::policy;
+use crate::policy::{self, Policy};
 
 /// How often the limiter's cells are swept: far more often than their time wraps (78 hours).
 const SWEEP_PERIOD: Duration = Duration::from_secs(3600);
 
+/// How often it is looked whether a policy was confirmed, or its file has changed.
+const LOOK_PERIOD: Duration = Duration::from_secs(1);
+/// Interfaces come with several messages each: they are looked at when no more have come for so long.
+const LINKS_QUIET: Duration = Duration::from_millis(20);
+
+/// Where a daemon has its things.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// The pins.
+    pub pins: Pins,
+    /// Socket and locks.
+    pub run_dir: PathBuf,
+    /// What outlives a reboot.
+    pub state_dir: PathBuf,
+}
+
+/// How a daemon begins.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// The policy file.
+    pub policy: PathBuf,
+    /// It has to be confirmed within so many seconds.
+    pub confirm_s: Option<u64>,
+    /// Interfaces that it names may appear later.
+    pub late_interfaces: bool,
+    /// The file is applied again whenever it changes.
+    pub watch: bool,
+}
+
 /// A running daemon.
 #[derive(Debug)]
 pub struct Daemon {
-    pins: Pins,
-    run_dir: PathBuf,
+    pub(super) places: Places,
+    pub(super) history: History,
     /// The maps that outlive policies; also what makes applies come one at a time.
-    shared: Mutex<Shared>,
+    pub(super) shared: Mutex<Shared>,
     /// The policy that was last applied, for SIGHUP.
-    policy: Mutex<PathBuf>,
+    pub(super) file: Mutex<PathBuf>,
+    /// The policy in force, for interfaces that appear.
+    pub(super) in_force: Mutex<Option<Arc<Policy>>>,
+    pub(super) late_interfaces: bool,
 }
 
 /// Why a daemon did not start or had to end.
@@ -61,22 +97,18 @@ impl From<DataplaneError> for DaemonError {
 ///
 /// # Errors
 /// If the policy can't be applied, or a daemon runs already.
-pub async fn run(
-    pins: Pins,
-    run_dir: &Path,
-    policy: &Path,
-    enforcing: impl FnOnce(&Report),
-) -> Result<(), DaemonError> {
+pub async fn run(places: Places, start: Start, enforcing: impl FnOnce(&Report)) -> Result<(), DaemonError> {
     let failed = |what: &str| {
         let what = what.to_owned();
         move |source| DaemonError::Io { what, source }
     };
+    let Places { pins, run_dir, state_dir } = places.clone();
     // Before anything else: a wrong file must not even make a folder.
-    let checked = policy::load(policy).map_err(|error| DaemonError::BadInput(error.to_string()))?;
-    dataplane::fits_host(&checked).map_err(DaemonError::from)?;
+    let checked = policy::load(&start.policy).map_err(|error| DaemonError::BadInput(error.to_string()))?;
+    dataplane::fits_host(&checked, start.late_interfaces).map_err(DaemonError::from)?;
     drop(checked);
     pins.prepare().map_err(DaemonError::from)?;
-    let _daemon = lock::daemon(run_dir).map_err(|source| match source.kind() {
+    let _daemon = lock::daemon(&run_dir).map_err(|source| match source.kind() {
         io::ErrorKind::WouldBlock => DaemonError::Refused(format!(
             "a daemon runs already with the run directory {}: use `tollgate apply`, or another --run-dir",
             run_dir.display()
@@ -86,18 +118,22 @@ pub async fn run(
     let mut shared = Shared::open(&pins).map_err(DaemonError::from)?;
     let logger = EbpfLogger::init(shared.ebpf_mut());
     let daemon = Arc::new(Daemon {
-        pins,
-        run_dir: run_dir.to_owned(),
+        places,
+        history: History::new(&state_dir),
         shared: Mutex::new(shared),
-        policy: Mutex::new(policy.to_owned()),
+        file: Mutex::new(start.policy.clone()),
+        in_force: Mutex::new(None),
+        late_interfaces: start.late_interfaces,
     });
-    // Signals are caught from before the policy is in force: one that comes meanwhile is not lost.
+    // Signals are caught from before the policy is in force, and interfaces listened for: what comes meanwhile is not lost.
     let mut terminate = signal(SignalKind::terminate()).map_err(failed("SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed("SIGINT"))?;
     let mut reload = signal(SignalKind::hangup()).map_err(failed("SIGHUP"))?;
-    match daemon.handle(Command::Apply { file: policy.to_owned() }).await {
+    let mut links = Links::listen().map_err(failed("listening for changes of interfaces"))?;
+    let mut watch = start.watch.then(|| Watch::new(&start.policy));
+    match daemon.begin(&start).await {
         Response::Applied(report) => {
-            let listener = server::listen(run_dir).map_err(failed("the control socket"))?;
+            let listener = server::listen(&run_dir).map_err(failed("the control socket"))?;
             tokio::spawn(server::serve(listener, Arc::clone(&daemon)));
             enforcing(&report);
             notify(&[NotifyState::Ready, NotifyState::Status(&report.sentence())]);
@@ -110,8 +146,23 @@ pub async fn run(
         Err(error) => log::warn!("the kernel programs' log can't be read: {error}"),
     }
     let mut housekeeping = tokio::time::interval(SWEEP_PERIOD);
+    let mut look = tokio::time::interval(LOOK_PERIOD);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
+            changed = links.changed(LINKS_QUIET) => match changed {
+                Ok(()) => daemon.follow_interfaces().await,
+                Err(error) => {
+                    log::warn!("listening for changes of interfaces: {error}");
+                    tokio::time::sleep(LOOK_PERIOD).await;
+                }
+            },
+            _ = look.tick() => {
+                daemon.settle().await;
+                if watch.as_mut().is_some_and(Watch::has_changed) {
+                    daemon.reload().await;
+                }
+            }
             _ = housekeeping.tick() => daemon.sweep().await,
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
@@ -119,7 +170,7 @@ pub async fn run(
         }
     }
     notify(&[NotifyState::Stopping]);
-    match dataplane::enforced(&daemon.pins) {
+    match dataplane::enforced(&daemon.places.pins) {
         Ok(enforced) if enforced.is_empty() => log::info!("ending; nothing is enforced"),
         _ => log::info!("ending; the policy stays enforced (`tollgate detach` ends that)"),
     }
@@ -127,65 +178,9 @@ pub async fn run(
 }
 
 impl Daemon {
-    /// Does what a command asks.
-    pub async fn handle(self: &Arc<Self>, command: Command) -> Response {
-        let daemon = Arc::clone(self);
-        match command {
-            // Verification takes its time and must not stop the loop.
-            Command::Apply { file } => match tokio::task::spawn_blocking(move || daemon.apply(&file)).await {
-                Ok(response) => response,
-                Err(error) => Response::Refused(format!("the apply ended in the middle: {error}")),
-            },
-        }
-    }
-
-    fn apply(&self, file: &Path) -> Response {
-        let policy = match policy::load(file) {
-            Ok(policy) => policy,
-            Err(error) => return Response::BadInput(error.to_string()),
-        };
-        // A panic of another apply has left nothing half-done: the kernel holds all state.
-        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        let _change = match lock::change(&self.run_dir) {
-            Ok(lock) => lock,
-            Err(error) => {
-                return Response::Refused(format!("somebody else is changing the firewall: {error}"));
-            }
-        };
-        // `detach` may have taken the shared maps away since this daemon opened them.
-        if !self.pins.shared().exists() {
-            match Shared::open(&self.pins) {
-                Ok(fresh) => *shared = fresh,
-                Err(error) => return Response::Refused(error.to_string()),
-            }
-        }
-        match dataplane::apply(&self.pins, &mut shared, &policy) {
-            Ok(applied) => {
-                file.clone_into(&mut self.policy.lock().unwrap_or_else(PoisonError::into_inner));
-                let interfaces = applied.interfaces.iter().map(|one| Enforcing {
-                    name: one.name.clone(),
-                    hook: one.attachment.hook().to_owned(),
-                    mode: one.attachment.mode().to_owned(),
-                });
-                let report = Report {
-                    file: policy.path,
-                    hash: policy.hash,
-                    interfaces: interfaces.collect(),
-                    tests: applied.tests,
-                    notes: applied.notes,
-                };
-                log::info!("{}", report.sentence());
-                report.notes.iter().for_each(|note| log::info!("{note}"));
-                Response::Applied(report)
-            }
-            Err(error) if error.is_input() => Response::BadInput(error.to_string()),
-            Err(error) => Response::Refused(error.to_string()),
-        }
-    }
-
     /// Sets limiter cells that owe nothing to zero, long before their time wraps; forgets connections that are long over.
     async fn sweep(self: &Arc<Self>) {
-        let pins = self.pins.clone();
+        let pins = self.places.pins.clone();
         let sweep = move || {
             let swept = dataplane::sweep(&pins)?;
             let timeouts = dataplane::enforced(&pins)?.into_iter().map(|one| one.label.tcp_established_ns);
@@ -200,17 +195,6 @@ impl Daemon {
             }
             Ok(Err(error)) => log::warn!("housekeeping: {error}"),
             Err(error) => log::warn!("housekeeping: {error}"),
-        }
-    }
-
-    /// Applies the policy file that was last applied, as it is now.
-    async fn reload(self: &Arc<Self>) {
-        let file = self.policy.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        match self.handle(Command::Apply { file }).await {
-            Response::Applied(report) => notify(&[NotifyState::Status(&report.sentence())]),
-            Response::BadInput(why) | Response::Refused(why) => {
-                log::error!("the policy in force stays, the new one was not applied: {why}");
-            }
         }
     }
 }
@@ -229,7 +213,7 @@ async fn read_log<T: Log + 'static>(logger: EbpfLogger<T>) {
 }
 
 /// Tells systemd, if it has started us.
-fn notify(states: &[NotifyState<'_>]) {
+pub(super) fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(false, states) {
         log::warn!("systemd could not be told: {error}");
     }

@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::lockout::Peer;
+use crate::dataplane::Attachment;
+
 /// Version of the protocol; both sides name it, and a request of another one is refused by name.
 pub const VERSION: u32 = 1;
 /// Most bytes of a request or an answer, the newline included.
@@ -27,7 +30,35 @@ pub enum Command {
     Apply {
         /// An absolute path.
         file: PathBuf,
+        /// How.
+        #[serde(flatten)]
+        how: Caution,
     },
+    /// Put an earlier policy to work again.
+    ApplyRevision {
+        /// Its number in the history.
+        revision: u64,
+        /// How.
+        #[serde(flatten)]
+        how: Caution,
+    },
+    /// Go back to the policy before the one in force.
+    Rollback {
+        /// How.
+        #[serde(flatten)]
+        how: Caution,
+    },
+}
+
+/// With what caution a policy is applied.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Caution {
+    /// It has to be confirmed within so many seconds, or the kernel goes back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm_s: Option<u64>,
+    /// Connections that it must not cut.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub peers: Vec<Peer>,
 }
 
 /// What the daemon answers.
@@ -53,8 +84,17 @@ pub struct Report {
     pub interfaces: Vec<Enforcing>,
     /// How many of the policy's own tests passed.
     pub tests: usize,
+    /// What it changes, a line each.
+    #[serde(default)]
+    pub changes: Vec<String>,
     /// What the operator should know.
     pub notes: Vec<String>,
+    /// It has to be confirmed within so many seconds.
+    #[serde(default)]
+    pub confirm_s: Option<u64>,
+    /// Its number in the history, if it could be written.
+    #[serde(default)]
+    pub revision: Option<u64>,
 }
 
 /// An interface that is enforced.
@@ -68,6 +108,13 @@ pub struct Enforcing {
     pub mode: String,
 }
 
+impl Enforcing {
+    /// An interface and where it is enforced.
+    pub fn new(name: &str, attachment: Attachment) -> Self {
+        Self { name: name.to_owned(), hook: attachment.hook().to_owned(), mode: attachment.mode().to_owned() }
+    }
+}
+
 impl Report {
     /// The one line that says what is enforced.
     pub fn sentence(&self) -> String {
@@ -78,7 +125,13 @@ impl Report {
             1 => "; its own test passed".to_owned(),
             many => format!("; its {many} own tests passed"),
         };
-        format!("enforcing {} on {}{tests}", self.file.display(), interfaces.join(", "))
+        let confirm = match self.confirm_s {
+            Some(seconds) => format!("; `tollgate confirm` within {seconds} s, or the kernel goes back"),
+            None => String::new(),
+        };
+        let interfaces =
+            if interfaces.is_empty() { "no interface yet".to_owned() } else { interfaces.join(", ") };
+        format!("enforcing {} on {interfaces}{tests}{confirm}", self.file.display())
     }
 }
 
@@ -88,7 +141,10 @@ mod tests {
 
     #[test]
     fn the_wire_form_is_stable() {
-        let request = Request { version: 1, command: Command::Apply { file: "/etc/a.toml".into() } };
+        let request = Request {
+            version: 1,
+            command: Command::Apply { file: "/etc/a.toml".into(), how: Caution::default() },
+        };
         let line = serde_json::to_string(&request).expect("JSON");
         assert_eq!(line, r#"{"version":1,"command":{"apply":{"file":"/etc/a.toml"}}}"#);
         assert_eq!(serde_json::from_str::<Request>(&line).expect("a request"), request);

@@ -3,6 +3,8 @@
 //! Called by the daemon, at its start and for each `tollgate apply`. Until the first replacement nothing that is enforced
 //! has changed; when an interface fails, those before it get their old program back.
 
+use std::time::Duration;
+
 use aya::Ebpf;
 
 use super::adopt::{self, Role};
@@ -18,6 +20,7 @@ use super::pins::{Pins, remove};
 use super::selftest;
 use super::shared::Shared;
 use super::stacked;
+use super::unconfirmed::{self, Unconfirmed};
 use crate::policy::Policy;
 use crate::policy::compile::{RuleIds, compile, entry_for};
 use crate::policy::model::HookChoice;
@@ -47,27 +50,50 @@ pub struct AppliedInterface {
     pub attachment: Attachment,
 }
 
+/// How a policy is applied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct How {
+    /// It has to be confirmed within this time, or the kernel goes back to the policy before.
+    pub confirm: Option<Duration>,
+    /// Interfaces that it names may be missing: they are enforced when they appear.
+    pub missing_ok: bool,
+    /// It is in force already, and interfaces have appeared: nothing is taken away.
+    pub only_add: bool,
+}
+
 /// Applies a policy.
 ///
 /// # Errors
 /// If the policy does not fit this host, fails its tests, or the kernel refuses something; what was enforced before is
-/// then still enforced.
-pub fn apply(pins: &Pins, shared: &mut Shared, policy: &Policy) -> Result<Applied, DataplaneError> {
-    let result = try_apply(pins, shared, policy);
+/// then still enforced. Also while another one waits to be confirmed.
+pub fn apply(pins: &Pins, shared: &mut Shared, policy: &Policy, how: How) -> Result<Applied, DataplaneError> {
+    unconfirmed::tidy(pins)?;
+    match unconfirmed::unconfirmed(pins)? {
+        Some(Unconfirmed { left: Some(left) }) => return Err(DataplaneError::Waits(left)),
+        // Its time is over: the kernel has gone back, and this only tidies up.
+        Some(Unconfirmed { left: None }) => unconfirmed::revert(pins)?,
+        None => {}
+    }
+    let result = try_apply(pins, shared, policy, how);
     if result.is_err() {
+        unconfirmed::forget(pins);
         forget_unused(pins);
     }
     result
 }
 
-fn try_apply(pins: &Pins, shared: &mut Shared, policy: &Policy) -> Result<Applied, DataplaneError> {
+fn try_apply(pins: &Pins, shared: &mut Shared, policy: &Policy, how: How) -> Result<Applied, DataplaneError> {
     let mut notes = Vec::new();
-    let targets = targets(policy, &mut notes)?;
+    let targets = targets(policy, how.missing_ok, &mut notes)?;
     // The interfaces to enforce come first; those that only tests name are compiled and never attached.
     let mut names: Vec<_> = targets.iter().map(|interface| interface.name.clone()).collect();
     names.extend(
         test_interfaces(policy).into_iter().filter(|name| !targets.iter().any(|one| one.name == *name)),
     );
+    if names.is_empty() {
+        // Nothing to enforce yet, and no test to run.
+        return Ok(Applied { interfaces: Vec::new(), tests: 0, notes });
+    }
     let bad_policy = |source| DataplaneError::Compile { policy: policy.path.clone(), source };
 
     let in_force = live::enforced(pins)?;
@@ -77,6 +103,9 @@ fn try_apply(pins: &Pins, shared: &mut Shared, policy: &Policy) -> Result<Applie
     let candidate = Candidate::build(pins, shared, policy, &compiled)?;
     let tests = selftest::run(&candidate, policy, &compiled)?;
 
+    if how.confirm.is_some() {
+        unconfirmed::begin(pins, &targets)?;
+    }
     // Every program is verified before the first of them goes live.
     let mut loads = Vec::with_capacity(targets.len());
     for (nth, interface) in targets.iter().enumerate() {
@@ -99,10 +128,25 @@ fn try_apply(pins: &Pins, shared: &mut Shared, policy: &Policy) -> Result<Applie
         .zip(hooks)
         .map(|((interface, ebpf), (hook, rejects))| Load { interface, ebpf, hook, rejects })
         .collect();
-    let result = go_live(pins, shared, &mut loads, &mut placed, &mut notes);
+    let result = match how.confirm {
+        // From here on the kernel goes back by itself, whatever becomes of this process.
+        Some(wait) => unconfirmed::start(pins, wait),
+        None => Ok(()),
+    };
+    let result = result.and_then(|()| go_live(pins, shared, &mut loads, &mut placed, &mut notes)).and_then(
+        |interfaces| {
+            let mut both = targets.iter().zip(&interfaces);
+            both.try_for_each(|(target, now)| unconfirmed::same_hook(pins, target, now.attachment))?;
+            Ok(interfaces)
+        },
+    );
     match result {
         Ok(interfaces) => {
-            release(pins, &targets, &interfaces)?;
+            // What the policy before enforced besides is let go when this one is confirmed.
+            if how.confirm.is_none() && !how.only_add {
+                release(pins, &targets, &interfaces)?;
+            }
+            stacked::refresh(pins, shared, &[])?;
             Ok(Applied { interfaces, tests, notes })
         }
         Err(error) => {
@@ -119,16 +163,45 @@ fn try_apply(pins: &Pins, shared: &mut Shared, policy: &Policy) -> Result<Applie
     }
 }
 
+/// Interfaces that the policy means, that are there, and that are not enforced: they have appeared since.
+///
+/// # Errors
+/// If the policy does not fit this host.
+pub fn unenforced(pins: &Pins, policy: &Policy) -> Result<Vec<String>, DataplaneError> {
+    let enforced =
+        |one: &HostInterface| !Attachment::present(&pins.interface(one.index), Direction::Ingress).is_empty();
+    let targets = targets(policy, true, &mut Vec::new())?;
+    Ok(targets.into_iter().filter(|one| !enforced(one)).map(|one| one.name).collect())
+}
+
+/// Removes what is pinned for interfaces that are gone, and tells the programs which interfaces are stacked on which now.
+///
+/// # Errors
+/// If the kernel does not tell, or something can't be removed.
+pub fn follow_interfaces(pins: &Pins, shared: &mut Shared) -> Result<(), DataplaneError> {
+    for index in pins.interfaces() {
+        if interfaces::with_index(index)?.is_none() {
+            remove(&pins.interface(index))?;
+            remove(&pins.unconfirmed_interface(index))?;
+        }
+    }
+    stacked::refresh(pins, shared, &[])
+}
+
 /// Fails if the policy does not fit the interfaces of this host; touches nothing.
 ///
 /// # Errors
 /// As [`apply`] for that reason.
-pub fn fits_host(policy: &Policy) -> Result<(), DataplaneError> {
-    targets(policy, &mut Vec::new()).map(drop)
+pub fn fits_host(policy: &Policy, missing_ok: bool) -> Result<(), DataplaneError> {
+    targets(policy, missing_ok, &mut Vec::new()).map(drop)
 }
 
 /// The interfaces of this host that the policy means.
-fn targets(policy: &Policy, notes: &mut Vec<String>) -> Result<Vec<HostInterface>, DataplaneError> {
+fn targets(
+    policy: &Policy,
+    missing_ok: bool,
+    notes: &mut Vec<String>,
+) -> Result<Vec<HostInterface>, DataplaneError> {
     let present = interfaces::all()?;
     let is_name = |name: &str| name.parse().is_ok_and(|pattern: InterfacePattern| !pattern.is_pattern());
     let is_present = |name: &str| present.iter().any(|interface| interface.name == name);
@@ -136,7 +209,9 @@ fn targets(policy: &Policy, notes: &mut Vec<String>) -> Result<Vec<HostInterface
         policy.interfaces.iter().map(|entry| entry.name.clone()).partition(|name| is_name(name));
     let missing: Vec<_> = named.into_iter().filter(|name| !is_present(name)).collect();
     let names = || present.iter().map(|interface| interface.name.clone()).collect();
-    if !missing.is_empty() {
+    if missing_ok {
+        notes.extend(missing.iter().map(|name| format!("{name} is not there; enforced as soon as it is")));
+    } else if !missing.is_empty() {
         return Err(DataplaneError::NoSuchInterface {
             policy: policy.path.clone(),
             missing,
@@ -167,7 +242,7 @@ fn targets(policy: &Policy, notes: &mut Vec<String>) -> Result<Vec<HostInterface
             notes.push(format!("no interface is enforced by the pattern {pattern} at present"));
         }
     }
-    if targets.is_empty() {
+    if targets.is_empty() && !missing_ok {
         return Err(DataplaneError::NoSuchInterface {
             policy: policy.path.clone(),
             missing: patterns,

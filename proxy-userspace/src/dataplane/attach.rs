@@ -78,8 +78,7 @@ pub fn xdp(
 ) -> Result<Result<Placed, String>, DataplaneError> {
     let pin = attachment.pin(folder, Direction::Ingress);
     if let Some(old) = linked_program(&pin)? {
-        let old = Xdp::from_program_info(old, super::object::XDP_INGRESS.into(), XdpAttachType::Interface)
-            .context(|| "the program in force")?;
+        let old = xdp_of(old)?;
         replace_xdp(program, &pin)?;
         return Ok(Ok(Placed { attachment, undo: Undo::RestoreXdp { pin, program: old } }));
     }
@@ -161,6 +160,26 @@ pub fn remove(
     }
     // The pin is all that holds a link.
     unpin(pin)
+}
+
+/// Puts a program that was pinned aside back on the hook that another one has now.
+///
+/// # Errors
+/// If the kernel refuses; the other one is still enforcing then.
+pub fn put_back(
+    interface: &HostInterface,
+    program: &Path,
+    pin: &Path,
+    attachment: Attachment,
+    direction: Direction,
+) -> Result<(), DataplaneError> {
+    // By its descriptor alone, so that the pin stays where it is until all is done.
+    let info = ProgramInfo::from_pin(program).context(at(program))?;
+    match attachment {
+        Attachment::XdpNative | Attachment::XdpGeneric => replace_xdp(&mut xdp_of(info)?, pin),
+        Attachment::Tcx => replace_tcx(&mut classifier_of(info)?, pin),
+        Attachment::Clsact => replace_clsact(&mut classifier_of(info)?, interface, pin, direction),
+    }
 }
 
 fn clsact(
@@ -263,7 +282,12 @@ fn program_with_id(id: u32) -> Result<ProgramInfo, DataplaneError> {
     found.ok_or_else(|| missing(format!("program {id}")))
 }
 
-fn classifier_of(info: ProgramInfo) -> Result<SchedClassifier, DataplaneError> {
+pub(super) fn xdp_of(info: ProgramInfo) -> Result<Xdp, DataplaneError> {
+    Xdp::from_program_info(info, super::object::XDP_INGRESS.into(), XdpAttachType::Interface)
+        .context(|| "the program in force")
+}
+
+pub(super) fn classifier_of(info: ProgramInfo) -> Result<SchedClassifier, DataplaneError> {
     SchedClassifier::from_program_info(info, super::object::TC_INGRESS.into())
         .context(|| "the program in force")
 }

@@ -10,7 +10,7 @@ use aya::Ebpf;
 use aya::maps::{Array, Map};
 use proxy_common::abi::label::{Label, PATH_LEN, RULE_WORDS};
 use proxy_common::abi::limit::Bucket;
-use proxy_common::abi::settings::Settings;
+use proxy_common::abi::settings::{DEADLINE_NONE, Settings};
 
 use super::error::{Context, DataplaneError, missing};
 use super::interfaces::HostInterface;
@@ -18,6 +18,7 @@ use super::memory::fill;
 use super::object::Plan;
 use super::pins::{ANSWERS, COUNTERS, Pins, Staging, TABLES};
 use super::shared::Shared;
+use super::unconfirmed;
 use crate::policy::Policy;
 use crate::policy::compile::{Compiled, CompiledTables};
 
@@ -52,7 +53,8 @@ impl<'a> Candidate<'a> {
         Ok(candidate)
     }
 
-    /// A load for the programs of an interface: `nth` of the compiled policy's. They share the state of those in force.
+    /// A load for the programs of an interface: `nth` of the compiled policy's. They share the state of those in force, and
+    /// know what to do if the policy is not confirmed, if it is to be.
     ///
     /// # Errors
     /// If the kernel refuses a map.
@@ -60,7 +62,17 @@ impl<'a> Candidate<'a> {
         let folder = self.pins.make_interface(interface.index)?;
         let plan = Plan::new().sharing(self.pins);
         let plan = plan.pinned(COUNTERS, folder.join(COUNTERS)).pinned(ANSWERS, folder.join(ANSWERS));
-        self.plan(plan).settings(self.settings(nth)).load()
+        let on_deadline = unconfirmed::on_deadline(self.pins, interface.index);
+        let settings = Settings { on_deadline, ..self.settings(nth) };
+        if on_deadline == DEADLINE_NONE {
+            return self.plan(plan).settings(settings).load();
+        }
+        let plan = plan.pinned(unconfirmed::DEADLINE, self.pins.unconfirmed().join(unconfirmed::DEADLINE));
+        let previous = |name| unconfirmed::previous(self.pins, interface.index, name);
+        let plan = unconfirmed::PREVIOUS.iter().fold(plan, |plan, name| plan.pinned(name, previous(name)));
+        let mut ebpf = self.plan(plan).settings(settings).load()?;
+        unconfirmed::introduce(self.pins, interface.index, &mut ebpf)?;
+        Ok(ebpf)
     }
 
     /// The same with state of its own: what is tried on it leaves no trace in counters, limits and flows.

@@ -5,6 +5,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::policy::compile::CompileError;
 
@@ -78,6 +79,15 @@ pub enum DataplaneError {
         /// Why, and what to write instead.
         why: String,
     },
+    /// A policy waits to be confirmed, and another one can't come before that.
+    #[error("a policy waits to be confirmed, for {left} s yet: `tollgate confirm` or `tollgate rollback` first", left = .0.as_secs())]
+    Waits(Duration),
+    /// Somebody else changes the firewall.
+    #[error("somebody else is changing the firewall: {0}")]
+    Busy(String),
+    /// There is nothing to be confirmed or taken back.
+    #[error("{0}")]
+    NothingWaits(&'static str),
     /// A system call failed.
     #[error("{what}: {source}{}", causes(.source.as_ref()))]
     Kernel {

@@ -1,7 +1,10 @@
 //! The interfaces of this network namespace: name, index, and whether frames on them begin with an Ethernet header.
 
+use std::net::IpAddr;
+
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_nameindex;
+use nix::sys::socket::SockaddrStorage;
 
 use super::error::{Context, DataplaneError};
 
@@ -40,6 +43,21 @@ pub fn all() -> Result<Vec<HostInterface>, DataplaneError> {
         .collect();
     found.sort_unstable_by_key(|interface| interface.index);
     Ok(found)
+}
+
+/// Names of interfaces with the addresses that they have.
+///
+/// # Errors
+/// If the kernel does not tell.
+pub fn addresses() -> Result<Vec<(String, IpAddr)>, DataplaneError> {
+    let entries = getifaddrs().context(|| "listing the addresses of the network interfaces")?;
+    let address = |storage: SockaddrStorage| {
+        let v4 = storage.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+        v4.or_else(|| storage.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+    };
+    // Addresses may have labels: eth0:1.
+    let name = |label: &str| label.split(':').next().unwrap_or_default().to_owned();
+    Ok(entries.filter_map(|one| Some((name(&one.interface_name), address(one.address?)?))).collect())
 }
 
 /// The interface with an index; `None` if it is gone.

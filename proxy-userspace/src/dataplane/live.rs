@@ -16,6 +16,7 @@ use super::hook::{Attachment, Direction};
 use super::interfaces::{HostInterface, with_index};
 use super::pins::Pins;
 use super::shared::check_identity;
+use super::unconfirmed::{concerns, program_before, unconfirmed};
 
 /// An interface on which a policy is enforced.
 #[derive(Clone, Debug)]
@@ -48,6 +49,7 @@ impl Enforced {
 pub fn enforced(pins: &Pins) -> Result<Vec<Enforced>, DataplaneError> {
     check_identity(pins)?;
     let mut found = Vec::new();
+    let is_over = unconfirmed(pins)?.is_some_and(|waits| waits.left.is_none());
     for index in pins.interfaces() {
         // What is left of an interface that is gone enforces nothing.
         let Some(interface) = with_index(index)? else { continue };
@@ -55,16 +57,28 @@ pub fn enforced(pins: &Pins) -> Result<Vec<Enforced>, DataplaneError> {
         let Some(attachment) = Attachment::present(&folder, Direction::Ingress).first().copied() else {
             continue;
         };
-        let program = program(&folder, attachment)?;
+        let program = if is_over && concerns(pins, index) {
+            // The kernel went back by itself.
+            match program_before(pins, index, attachment)? {
+                Some(program) => program,
+                None => continue,
+            }
+        } else {
+            program(&folder, attachment, Direction::Ingress)?
+        };
         let label = label_of(&program)?;
         found.push(Enforced { interface, attachment, label });
     }
     Ok(found)
 }
 
-/// The ingress program of an interface's folder.
-pub(super) fn program(folder: &Path, attachment: Attachment) -> Result<ProgramInfo, DataplaneError> {
-    let pin = attachment.pin(folder, Direction::Ingress);
+/// A program of an interface's folder.
+pub(super) fn program(
+    folder: &Path,
+    attachment: Attachment,
+    direction: Direction,
+) -> Result<ProgramInfo, DataplaneError> {
+    let pin = attachment.pin(folder, direction);
     if attachment == Attachment::Clsact {
         return ProgramInfo::from_pin(&pin).context(at(&pin));
     }

@@ -6,6 +6,7 @@
 //!   ├── selftest (the policy's own tests, on the candidate)
 //!   ├── adopt (connections that exist before the first policy)
 //!   ├── attach ── hook (atomic replacement, undo)
+//!   ├── unconfirmed (what was before, until it is confirmed)
 //!   └── shared (state that outlives policies), pins (where it all is)
 //! stacked (interfaces on interfaces), netlink: one dump
 //! sweep: the limiter's housekeeping
@@ -36,16 +37,20 @@ mod stacked;
 mod sweep;
 mod switches;
 mod trial;
+mod unconfirmed;
 
-pub use apply::{Applied, AppliedInterface, TC_TO_REJECT, apply, fits_host};
+pub use apply::{
+    Applied, AppliedInterface, How, TC_TO_REJECT, apply, fits_host, follow_interfaces, unenforced,
+};
 pub use counters::{Count, read as read_counters, read_answers};
 pub use detach::detach;
 pub use error::DataplaneError;
 pub use flows::{count as count_flows, forget_silent};
 pub use hook::Attachment;
-pub use interfaces::{HostInterface, all as host_interfaces};
+pub use interfaces::{HostInterface, addresses as host_addresses, all as host_interfaces};
 pub use live::{Enforced, enforced};
 pub use pins::Pins;
 pub use shared::{Shared, read_rules};
 pub use sweep::sweep;
 pub use trial::{Trial, TrialHook, time_of_empty_program};
+pub use unconfirmed::{Unconfirmed, confirm, revert, tidy, unconfirmed};

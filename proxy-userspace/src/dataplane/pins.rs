@@ -5,6 +5,7 @@
 //! <bpffs>/interface-<index>/COUNTERS   an interface's counters
 //! <bpffs>/interface-<index>/ANSWERS    what it has answered to rejected packets
 //! <bpffs>/interface-<index>/<hook>     what is attached there, named after hook and mode (see `hook`)
+//! <bpffs>/unconfirmed/                 what was before a policy that waits to be confirmed (see `unconfirmed`)
 //! <bpffs>/staging-<pid>/<MAP>          tables of a candidate until its programs hold them
 //! ```
 //!
@@ -24,6 +25,7 @@ const USUAL_MOUNT: &str = "/sys/fs/bpf";
 const SHARED: &str = "shared";
 const INTERFACE: &str = "interface-";
 const STAGING: &str = "staging-";
+const UNCONFIRMED: &str = "unconfirmed";
 
 /// Maps in `shared`.
 pub const SHARED_MAPS: [&str; 13] = [
@@ -128,6 +130,16 @@ impl Pins {
         indices
     }
 
+    /// What is kept while a policy waits to be confirmed: see `unconfirmed`.
+    pub fn unconfirmed(&self) -> PathBuf {
+        self.root.join(UNCONFIRMED)
+    }
+
+    /// The same for one interface.
+    pub fn unconfirmed_interface(&self, index: u32) -> PathBuf {
+        self.unconfirmed().join(format!("{INTERFACE}{index}"))
+    }
+
     /// Makes a folder for the tables of a candidate. What earlier candidates have left is removed: only one apply runs
     /// at a time (see `control::lock`).
     ///
@@ -190,7 +202,7 @@ pub(super) fn unpin(path: &Path) -> Result<(), DataplaneError> {
     }
 }
 
-fn make(folder: &Path) -> Result<(), DataplaneError> {
+pub(super) fn make(folder: &Path) -> Result<(), DataplaneError> {
     fs::create_dir_all(folder).context(at(folder))
 }
 

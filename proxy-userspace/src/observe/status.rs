@@ -9,7 +9,7 @@ use proxy_common::abi::settings::{
 use serde::Serialize;
 
 use crate::control::{lock, server};
-use crate::dataplane::{DataplaneError, Enforced, Pins, enforced};
+use crate::dataplane::{DataplaneError, Enforced, Pins, enforced, unconfirmed};
 
 /// What passes without being a service and can't be turned off.
 const ALWAYS: [&str; 3] = ["arp", "link-control", "neighbour-discovery"];
@@ -32,6 +32,8 @@ pub struct Status {
     pub policy: Option<PolicyStatus>,
     /// Where.
     pub interfaces: Vec<InterfaceStatus>,
+    /// Seconds that a policy has left to be confirmed in, if one waits; then the one before is in force again.
+    pub confirm_within_s: Option<u64>,
     /// What passes without being a service.
     pub plumbing: Vec<&'static str>,
     /// The daemon. Enforcement does not need it.
@@ -84,6 +86,7 @@ pub fn read(pins: &Pins, run_dir: &Path) -> Result<Status, DataplaneError> {
     Ok(Status {
         enforcing: !enforced.is_empty(),
         policy: enforced.first().map(policy),
+        confirm_within_s: unconfirmed(pins)?.and_then(|waits| waits.left).map(|left| left.as_secs()),
         plumbing: if enforced.is_empty() { Vec::new() } else { ALWAYS.into_iter().chain(on).collect() },
         interfaces: enforced.iter().map(interface).collect(),
         daemon: DaemonStatus { running: lock::daemon_runs(run_dir), socket: server::socket(run_dir) },

@@ -247,7 +247,7 @@ mod tests {
     use std::path::Path;
 
     fn errors(text: &str) -> Vec<(usize, usize, String, String)> {
-        let mut report = Report::new(Path::new("p.toml"), text);
+        let mut report = Report::new(Path::new("p.toml"), text, &crate::policy::NO_LISTS);
         read(&mut report);
         report
             .into_error()
@@ -280,7 +280,7 @@ mod tests {
     #[test]
     fn entries_stay_in_file_order() {
         let text = "version = 1\n[zones]\nz = \"any\"\na = \"any\"\n[zones.m]\nfile = \"x\"\n";
-        let mut report = Report::new(Path::new("p.toml"), text);
+        let mut report = Report::new(Path::new("p.toml"), text, &crate::policy::NO_LISTS);
         let document = read(&mut report).expect("TOML");
         let names: Vec<_> = document.zones.iter().map(|entry| entry.name.as_str()).collect();
         assert_eq!(names, ["z", "a", "m"]);

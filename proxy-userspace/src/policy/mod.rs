@@ -5,6 +5,7 @@
 
 pub mod compile;
 mod diagnostic;
+mod difference;
 mod document;
 mod explain;
 mod listfile;
@@ -16,13 +17,15 @@ mod source;
 pub mod units;
 mod validate;
 
+use std::collections::BTreeMap;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use sha2::{Digest, Sha256};
 
 pub use diagnostic::{Diagnostic, Note, Place, PolicyError};
+pub use difference::difference;
 pub use model::Policy;
 
 use listfile::ListError;
@@ -32,11 +35,25 @@ use source::Unreadable;
 /// Most bytes of a policy file. Long lists of addresses have files of their own.
 pub const MOST_BYTES: u64 = 1 << 20;
 
+/// Files that stand in for the lists of a policy, by the names that it has for them: those of an earlier revision.
+pub type Lists = BTreeMap<String, PathBuf>;
+
+/// Every list is where the policy says.
+static NO_LISTS: Lists = Lists::new();
+
 /// Reads and checks a policy file and the lists that it names.
 ///
 /// # Errors
 /// Everything that is wrong with it, as far as one run can tell.
 pub fn load(path: &Path) -> Result<Policy, PolicyError> {
+    parse(&read(path)?, path)
+}
+
+/// Reads the text of a policy file.
+///
+/// # Errors
+/// If it can't be read, is too long, or is no text.
+pub fn read(path: &Path) -> Result<String, PolicyError> {
     let whole = |Unreadable { message, help }| Diagnostic::of_file(path, message, help);
     let file = source::open(path, "policy", MOST_BYTES).map_err(whole)?;
     let mut bytes = Vec::new();
@@ -46,10 +63,10 @@ pub fn load(path: &Path) -> Result<Policy, PolicyError> {
     if bytes.len() as u64 > MOST_BYTES {
         return Err(whole(Unreadable::too_long("policy", MOST_BYTES)).into());
     }
-    match str::from_utf8(&bytes) {
-        Ok(text) => parse(text, path),
-        Err(error) => Err(not_utf8(path, &bytes, error.valid_up_to()).into()),
-    }
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        not_utf8(path, error.as_bytes(), at).into()
+    })
 }
 
 /// Checks the text of a policy. List files are sought from the folder of `path` on.
@@ -57,7 +74,15 @@ pub fn load(path: &Path) -> Result<Policy, PolicyError> {
 /// # Errors
 /// Everything that is wrong with it, as far as one run can tell.
 pub fn parse(text: &str, path: &Path) -> Result<Policy, PolicyError> {
-    let mut report = Report::new(path, text);
+    parse_with(text, path, &NO_LISTS)
+}
+
+/// The same with other files in the place of its lists.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_with(text: &str, path: &Path, lists: &Lists) -> Result<Policy, PolicyError> {
+    let mut report = Report::new(path, text, lists);
     let mut hash = Sha256::new();
     hash.update(text.as_bytes());
     let document = document::read(&mut report);

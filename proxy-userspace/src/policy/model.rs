@@ -113,6 +113,8 @@ pub struct Zone {
     pub any: bool,
     /// Prefixes, host bits zero.
     pub prefixes: Vec<IpNet>,
+    /// The file with more of them, as the policy names it.
+    pub list: Option<String>,
     /// Interface names or patterns that this zone's addresses may arrive on; empty: on any.
     /// An address of a bound zone that arrives elsewhere is spoofed.
     pub interfaces: Vec<String>,

@@ -4,8 +4,9 @@
 //! error; [`super::parse`] hands out what it holds.
 
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use super::Lists;
 use super::diagnostic::{Diagnostic, Note, Place, PolicyError};
 
 /// Most errors that one run reports.
@@ -18,13 +19,21 @@ pub(super) type Span = Range<usize>;
 pub(super) struct Report<'a> {
     path: &'a Path,
     text: &'a str,
+    /// Where lists are read from instead, by the names that the policy has for them.
+    lists: &'a Lists,
     /// Each with the place in the policy that it is sorted by.
     found: Vec<(usize, Diagnostic)>,
 }
 
 impl<'a> Report<'a> {
-    pub(super) fn new(path: &'a Path, text: &'a str) -> Self {
-        Self { path, text, found: Vec::new() }
+    pub(super) fn new(path: &'a Path, text: &'a str, lists: &'a Lists) -> Self {
+        Self { path, text, lists, found: Vec::new() }
+    }
+
+    /// Where a list of the policy is.
+    pub(super) fn list(&self, name: &str) -> PathBuf {
+        let beside = || self.path.parent().unwrap_or(Path::new("")).join(name);
+        self.lists.get(name).cloned().unwrap_or_else(beside)
     }
 
     /// The policy's file.
@@ -119,7 +128,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn one(text: &str, span: Span) -> String {
-        let mut report = Report::new(Path::new("p.toml"), text);
+        let mut report = Report::new(Path::new("p.toml"), text, &crate::policy::NO_LISTS);
         report.error(&span, "it is wrong", "write it right");
         report.into_error().to_string()
     }
@@ -166,7 +175,7 @@ mod tests {
     #[test]
     fn reports_end_and_say_so() {
         let text = "a\n".repeat(500);
-        let mut report = Report::new(Path::new("p.toml"), &text);
+        let mut report = Report::new(Path::new("p.toml"), &text, &crate::policy::NO_LISTS);
         for i in 0..500 {
             report.error(&(2 * i..2 * i + 1), "wrong", "right");
         }

@@ -52,7 +52,7 @@ pub fn interface(name: &str) -> Interface {
 }
 
 pub fn zone(name: &str, prefixes: Vec<IpNet>) -> Zone {
-    Zone { name: name.to_owned(), any: false, prefixes, interfaces: Vec::new() }
+    Zone { name: name.to_owned(), any: false, prefixes, list: None, interfaces: Vec::new() }
 }
 
 /// A service at one TCP and one UDP port.

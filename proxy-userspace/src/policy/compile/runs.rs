@@ -141,7 +141,7 @@ mod tests {
         let any = prefixes == ["any"];
         let prefixes = if any { &[] } else { prefixes };
         let prefixes = prefixes.iter().map(|text| text.parse().expect(text)).collect();
-        Zone { name: "z".to_owned(), any, prefixes, interfaces: Vec::new() }
+        Zone { name: "z".to_owned(), any, prefixes, list: None, interfaces: Vec::new() }
     }
 
     /// Where runs of IPv4 begin and which zones they are in.

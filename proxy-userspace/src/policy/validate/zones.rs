@@ -1,7 +1,6 @@
 //! `[zones]`: named sets of source addresses, and the names by which others refer to them.
 
 use std::collections::HashMap;
-use std::path::Path;
 
 use ipnet::IpNet;
 use sha2::Sha256;
@@ -43,7 +42,8 @@ impl Zones {
                 report.error(&name_span, message, help);
             }
             zones.ids.insert(name.clone(), ZoneId(zones.list.len()));
-            let mut zone = Zone { name, any: false, prefixes: Vec::new(), interfaces: Vec::new() };
+            let mut zone =
+                Zone { name, any: false, prefixes: Vec::new(), list: None, interfaces: Vec::new() };
             match value {
                 None => {}
                 Some(schema::Zone::Any) => zone.any = true,
@@ -102,6 +102,7 @@ impl Zones {
                 name: ANY.to_owned(),
                 any: true,
                 prefixes: Vec::new(),
+                list: None,
                 interfaces: Vec::new(),
             });
             return Some(id);
@@ -142,6 +143,7 @@ fn fill(
         zone.prefixes = prefixes.into_inner().into_iter().map(|prefix| prefix.into_inner().0).collect();
     }
     if let Some(file) = table.file {
+        zone.list = Some(file.get_ref().clone());
         match read_list(report, &file, hash) {
             Some(list) if zone.prefixes.is_empty() => zone.prefixes = list,
             Some(list) => zone.prefixes.extend(list),
@@ -175,8 +177,7 @@ fn not_empty(report: &mut Report<'_>, name_span: &Span, zone: &Zone) {
 }
 
 fn read_list(report: &mut Report<'_>, file: &Spanned<String>, hash: &mut Sha256) -> Option<Vec<IpNet>> {
-    let folder = report.path().parent().unwrap_or(Path::new(""));
-    let path = folder.join(file.get_ref());
+    let path = report.list(file.get_ref());
     match listfile::read(&path, hash) {
         Ok(list) => Some(list),
         Err(ListError::Unreadable(why)) => {

@@ -27,6 +27,7 @@ pub fn zone(name: &str, prefixes: &[&str], interfaces: &[&str]) -> Zone {
         name: name.into(),
         any: prefixes.is_empty(),
         prefixes: prefixes.iter().map(|text| text.parse().expect("a prefix")).collect(),
+        list: None,
         interfaces: interfaces.iter().map(|name| (*name).into()).collect(),
     }
 }

@@ -1,0 +1,339 @@
+//! What the daemon does to the firewall: applies policies, goes back, follows interfaces. Called by its loop and by the
+//! control socket.
+//!
+//! Each change runs on a thread of its own: verification takes its time and must not stop the loop.
+
+use std::path::Path;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+
+use super::daemon::{Daemon, Start, notify};
+use super::history::Fate;
+use super::lock;
+use super::lockout::shut_out;
+use super::protocol::{Caution, Command, Enforcing, Report, Response};
+use crate::dataplane::{self, DataplaneError, How, Shared, Unconfirmed};
+use crate::policy::{self, Lists, Policy};
+
+impl Daemon {
+    /// Does what a command asks.
+    pub async fn handle(self: &Arc<Self>, command: Command) -> Response {
+        self.on_a_thread(move |daemon| match command {
+            Command::Apply { file, how } => daemon.apply_file(&file, &how, false),
+            Command::ApplyRevision { revision, how } => daemon.apply_revision(revision, &how),
+            Command::Rollback { how } => daemon.rollback(&how),
+        })
+        .await
+    }
+
+    /// The first policy of this daemon.
+    pub(super) async fn begin(self: &Arc<Self>, start: &Start) -> Response {
+        let start = start.clone();
+        self.on_a_thread(move |daemon| match daemon.adopt() {
+            Ok(Some(report)) => Response::Applied(report),
+            Ok(None) => daemon.apply_first(&start),
+            Err(error) => response(&error),
+        })
+        .await
+    }
+
+    /// Applies the policy file that was last applied, as it is now.
+    pub(super) async fn reload(self: &Arc<Self>) {
+        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match self.handle(Command::Apply { file, how: Caution::default() }).await {
+            Response::Applied(report) => notify(&[NotifyState::Status(&report.sentence())]),
+            Response::BadInput(why) | Response::Refused(why) => {
+                log::error!("the policy in force stays, the new one was not applied: {why}");
+            }
+        }
+    }
+
+    /// Tidies up behind a policy that nobody confirmed: the kernel has gone back by itself.
+    pub(super) async fn settle(self: &Arc<Self>) {
+        // Nearly always there is nothing to be done, and one look at a folder tells.
+        if !self.places.pins.unconfirmed().exists() {
+            return;
+        }
+        let outcome = self.on_a_thread(|daemon| {
+            let _change = lock::change(&daemon.places.run_dir).map_err(|error| error.to_string())?;
+            daemon.settle_now().map_err(|error| error.to_string())
+        });
+        if let Err(why) = outcome.await {
+            log::warn!("a policy that waited to be confirmed: {why}");
+        }
+    }
+
+    /// Enforces the policy in force on interfaces that have appeared, and forgets those that are gone.
+    pub(super) async fn follow_interfaces(self: &Arc<Self>) {
+        let outcome =
+            self.on_a_thread(|daemon| daemon.follow_interfaces_now().map_err(|error| error.to_string()));
+        if let Err(why) = outcome.await {
+            log::error!("interfaces have changed, and the policy could not follow: {why}");
+        }
+    }
+
+    async fn on_a_thread<T: Send + 'static + FromPanic>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> T {
+        let daemon = Arc::clone(self);
+        match tokio::task::spawn_blocking(move || work(&daemon)).await {
+            Ok(done) => done,
+            Err(error) => T::from_panic(format!("the change ended in the middle: {error}")),
+        }
+    }
+
+    /// A policy that waits for its confirmation since before this daemon is left alone.
+    fn adopt(&self) -> Result<Option<Report>, DataplaneError> {
+        let pins = &self.places.pins;
+        self.settle_now()?;
+        let Some(Unconfirmed { left: Some(left) }) = dataplane::unconfirmed(pins)? else { return Ok(None) };
+        let enforced = dataplane::enforced(pins)?;
+        let Some(first) = enforced.first() else { return Ok(None) };
+        self.remember_in_force();
+        let interfaces = enforced.iter().map(|one| Enforcing::new(&one.interface.name, one.attachment));
+        Ok(Some(Report {
+            file: first.policy(),
+            hash: first.hash(),
+            interfaces: interfaces.collect(),
+            tests: 0,
+            changes: Vec::new(),
+            notes: vec!["found in force, waiting to be confirmed; the file was not applied".to_owned()],
+            confirm_s: Some(left.as_secs()),
+            revision: None,
+        }))
+    }
+
+    fn apply_first(&self, start: &Start) -> Response {
+        let how = Caution { confirm_s: start.confirm_s, peers: Vec::new() };
+        let bad = match policy::load(&start.policy) {
+            Ok(policy) => self
+                .history
+                .with_hash(&policy.hash)
+                .filter(|one| matches!(one.fate, Fate::NotConfirmed | Fate::RolledBack | Fate::Waiting)),
+            // The apply says so.
+            Err(_) => None,
+        };
+        let good = bad.as_ref().and_then(|bad| self.history.before(&bad.hash));
+        let (Some(bad), Some(good)) = (bad, good) else {
+            return self.apply_file(&start.policy, &how, start.late_interfaces);
+        };
+        // Whoever was shut out by it once would be again.
+        let why = format!(
+            "{} is as it was when it was {}: revision {} is enforced in its place; `tollgate apply` takes the file all the same",
+            start.policy.display(),
+            bad.fate.sentence(),
+            good.revision
+        );
+        log::error!("{why}");
+        match self.apply_revision(good.revision, &how) {
+            Response::Applied(mut report) => {
+                report.notes.push(why);
+                Response::Applied(report)
+            }
+            other => other,
+        }
+    }
+
+    fn apply_file(&self, file: &Path, how: &Caution, missing_ok: bool) -> Response {
+        let read = policy::read(file).and_then(|text| Ok((policy::parse(&text, file)?, text)));
+        let (policy, text) = match read {
+            Ok(read) => read,
+            Err(error) => return Response::BadInput(error.to_string()),
+        };
+        let response = self.put_to_work(policy, &text, &Lists::new(), how, missing_ok);
+        if matches!(response, Response::Applied(_)) {
+            file.clone_into(&mut self.file.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+        response
+    }
+
+    fn apply_revision(&self, revision: u64, how: &Caution) -> Response {
+        match self.history.load(revision) {
+            Ok((policy, text, lists)) => self.put_to_work(policy, &text, &lists, how, true),
+            Err(why) => Response::BadInput(why),
+        }
+    }
+
+    fn rollback(&self, how: &Caution) -> Response {
+        let hash = match dataplane::enforced(&self.places.pins) {
+            Ok(enforced) => enforced.first().map(|one| one.hash()).unwrap_or_default(),
+            Err(error) => return response(&error),
+        };
+        let Some(before) = self.history.before(&hash) else {
+            return Response::Refused("there is no policy to go back to (`tollgate history`)".to_owned());
+        };
+        let left = self.history.with_hash(&hash);
+        let response = self.apply_revision(before.revision, how);
+        if let (Response::Applied(_), Some(left)) = (&response, left)
+            && let Err(error) = self.history.set_fate(&left, Fate::RolledBack)
+        {
+            log::warn!("the history can't be written: {error}");
+        }
+        response
+    }
+
+    fn put_to_work(
+        &self,
+        policy: Policy,
+        text: &str,
+        lists: &Lists,
+        how: &Caution,
+        missing_ok: bool,
+    ) -> Response {
+        match shut_out(&policy, &how.peers) {
+            Ok(cut) if cut.is_empty() => {}
+            Ok(cut) => {
+                return Response::Refused(format!("{}; --force applies it all the same", cut.join("; ")));
+            }
+            Err(error) => return response(&error),
+        }
+        // A panic of another apply has left nothing half-done: the kernel holds all state.
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let _change = match lock::change(&self.places.run_dir) {
+            Ok(lock) => lock,
+            Err(error) => {
+                return Response::Refused(format!("somebody else is changing the firewall: {error}"));
+            }
+        };
+        if let Err(error) = self.reopen(&mut shared) {
+            return response(&error);
+        }
+        let confirm = how.confirm_s.map(Duration::from_secs);
+        let missing_ok = missing_ok || self.late_interfaces;
+        let before = self.in_force();
+        let applied = dataplane::apply(
+            &self.places.pins,
+            &mut shared,
+            &policy,
+            How { confirm, missing_ok, only_add: false },
+        );
+        let applied = match applied {
+            Ok(applied) => applied,
+            Err(error) => return response(&error),
+        };
+        let fate = if confirm.is_some() { Fate::Waiting } else { Fate::Applied };
+        let mut notes = applied.notes;
+        let revision = match self.history.record(&policy, text, lists, fate) {
+            Ok(revision) => Some(revision),
+            Err(error) => {
+                notes.push(format!(
+                    "the history in {} can't be written: {error}",
+                    self.places.state_dir.display()
+                ));
+                None
+            }
+        };
+        let interfaces = applied.interfaces.iter().map(|one| Enforcing::new(&one.name, one.attachment));
+        let report = Report {
+            file: policy.path.clone(),
+            hash: policy.hash.clone(),
+            interfaces: interfaces.collect(),
+            tests: applied.tests,
+            changes: before.map(|before| policy::difference(&before, &policy)).unwrap_or_default(),
+            notes,
+            confirm_s: how.confirm_s,
+            revision,
+        };
+        *self.in_force.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(policy));
+        log::info!("{}", report.sentence());
+        report.changes.iter().for_each(|change| log::info!("{change}"));
+        report.notes.iter().for_each(|note| log::info!("{note}"));
+        Response::Applied(report)
+    }
+
+    fn settle_now(&self) -> Result<(), DataplaneError> {
+        let pins = &self.places.pins;
+        dataplane::tidy(pins)?;
+        if dataplane::unconfirmed(pins)? != Some(Unconfirmed { left: None }) {
+            return Ok(());
+        }
+        dataplane::revert(pins)?;
+        log::error!("the policy was not confirmed in time; what was in force before is in force again");
+        notify(&[NotifyState::Status("the policy was not confirmed in time; back to the one before")]);
+        if let Err(error) = self.history.settle(Fate::NotConfirmed) {
+            log::warn!("the history can't be written: {error}");
+        }
+        self.remember_in_force();
+        Ok(())
+    }
+
+    fn follow_interfaces_now(&self) -> Result<(), DataplaneError> {
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let pins = &self.places.pins;
+        // After `detach` there is nothing to follow.
+        if !pins.shared().exists() {
+            return Ok(());
+        }
+        let lock = lock::change(&self.places.run_dir);
+        let _change = lock.map_err(|error| DataplaneError::Busy(error.to_string()))?;
+        dataplane::follow_interfaces(pins, &mut shared)?;
+        let Some(policy) = self.in_force() else { return Ok(()) };
+        let new = dataplane::unenforced(pins, &policy)?;
+        if new.is_empty() {
+            return Ok(());
+        }
+        let how = How { confirm: None, missing_ok: true, only_add: true };
+        dataplane::apply(pins, &mut shared, &policy, how)?;
+        log::info!("{} appeared; {} is enforced there too", new.join(", "), policy.path.display());
+        Ok(())
+    }
+
+    /// The policy in force: as this daemon applied it, or from the history, if others have changed it since.
+    fn in_force(&self) -> Option<Arc<Policy>> {
+        let known = self.in_force.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let enforced = dataplane::enforced(&self.places.pins).ok()?;
+        let Some(hash) = enforced.first().map(|one| one.hash()) else { return known };
+        if known.as_ref().is_some_and(|known| known.hash == hash) {
+            return known;
+        }
+        let revision = self.history.with_hash(&hash)?.revision;
+        match self.history.load(revision) {
+            Ok((policy, ..)) => Some(Arc::new(policy)),
+            Err(why) => {
+                log::warn!("the policy in force: {why}");
+                None
+            }
+        }
+    }
+
+    fn remember_in_force(&self) {
+        let now = self.in_force();
+        *self.in_force.lock().unwrap_or_else(PoisonError::into_inner) = now;
+    }
+
+    /// `detach` may have taken the shared maps away since this daemon opened them.
+    fn reopen(&self, shared: &mut Shared) -> Result<(), DataplaneError> {
+        if !self.places.pins.shared().exists() {
+            *shared = Shared::open(&self.places.pins)?;
+        }
+        Ok(())
+    }
+}
+
+/// What a change gives that ended in the middle.
+trait FromPanic {
+    fn from_panic(why: String) -> Self;
+}
+
+impl FromPanic for Response {
+    fn from_panic(why: String) -> Self {
+        Self::Refused(why)
+    }
+}
+
+impl FromPanic for Result<(), String> {
+    fn from_panic(why: String) -> Self {
+        Err(why)
+    }
+}
+
+fn response(error: &DataplaneError) -> Response {
+    if error.is_input() {
+        Response::BadInput(error.to_string())
+    } else {
+        Response::Refused(error.to_string())
+    }
+}
