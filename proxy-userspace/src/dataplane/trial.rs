@@ -6,11 +6,13 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use aya::Ebpf;
-use aya::maps::{Map, MapData, PerCpuArray};
+use aya::maps::{HashMap as KernelHashMap, Map, MapData, PerCpuArray};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, TestRunResult, Xdp};
+use aya::{Ebpf, Pod};
 use proxy_common::abi::counter::{COUNTERS_LEN, Counter, index};
+use proxy_common::abi::flow::{FlowKey, FlowValue, FragmentKey, FragmentValue};
 use proxy_common::abi::reason::{Reason, Verdict};
+use proxy_common::abi::settings::Settings;
 use proxy_common::engine::Outcome;
 
 use super::candidate;
@@ -18,7 +20,7 @@ use super::counters::sum;
 use super::error::{Context, DataplaneError, missing};
 use super::memory::{clear, fill};
 use super::object::{self, Plan};
-use crate::policy::compile::{Clock, Compiled};
+use crate::policy::compile::{Clock, Compiled, CompiledTables};
 
 // Numbers of `linux/bpf.h` and `linux/pkt_cls.h`.
 const XDP_DROP: u32 = 1;
@@ -86,14 +88,44 @@ impl Trial {
         clock: Clock,
         hash_keys: [u64; 3],
     ) -> Result<Self, DataplaneError> {
-        let plan = candidate::sized(Plan::new(), &compiled.tables);
-        let mut ebpf = plan.settings(compiled.settings(interface, clock, hash_keys)).load()?;
-        candidate::fill_tables(&mut ebpf, &compiled.tables)?;
-        Self::of(ebpf, compiled, hook)
+        let settings = compiled.settings(interface, clock, hash_keys);
+        Self::with_settings(&compiled.tables, settings, ids(compiled), hook)
+    }
+
+    /// The programs for given tables and constants, with everything of their own. `rules` are the ids that may be counted.
+    /// The maps are as large as the tables.
+    ///
+    /// # Errors
+    /// If the kernel refuses something.
+    pub fn with_settings(
+        tables: &CompiledTables,
+        settings: Settings,
+        rules: Vec<u16>,
+        hook: TrialHook,
+    ) -> Result<Self, DataplaneError> {
+        let mut ebpf = candidate::sized(Plan::new(), tables).settings(settings).load()?;
+        candidate::fill_tables(&mut ebpf, tables)?;
+        Self::verified(ebpf, rules, hook)
+    }
+
+    /// Goes over to other tables for the same constants, and forgets everything but the counters: much cheaper than
+    /// programs that have to be verified.
+    ///
+    /// # Errors
+    /// If they are larger than the first, or the kernel refuses the access.
+    pub fn begin_anew(&mut self, tables: &CompiledTables) -> Result<(), DataplaneError> {
+        candidate::fill_tables(&mut self.ebpf, tables)?;
+        self.forget_limits()?;
+        forget::<FlowKey, FlowValue>(&mut self.ebpf, "FLOWS")?;
+        forget::<FragmentKey, FragmentValue>(&mut self.ebpf, "FRAGMENTS")
     }
 
     /// The programs of a load that somebody else has prepared.
-    pub(super) fn of(mut ebpf: Ebpf, compiled: &Compiled, hook: TrialHook) -> Result<Self, DataplaneError> {
+    pub(super) fn of(ebpf: Ebpf, compiled: &Compiled, hook: TrialHook) -> Result<Self, DataplaneError> {
+        Self::verified(ebpf, ids(compiled), hook)
+    }
+
+    fn verified(mut ebpf: Ebpf, rules: Vec<u16>, hook: TrialHook) -> Result<Self, DataplaneError> {
         match hook {
             TrialHook::Xdp | TrialHook::XdpLinear => drop(object::xdp(&mut ebpf, hook.program())?),
             TrialHook::Tc => drop(object::classifier(&mut ebpf, hook.program())?),
@@ -101,7 +133,6 @@ impl Trial {
         object::classifier(&mut ebpf, object::TC_EGRESS)?;
         let counters = ebpf.take_map("COUNTERS").ok_or_else(|| missing("COUNTERS"))?;
         let counters = PerCpuArray::try_from(counters).context(|| "COUNTERS")?;
-        let rules = compiled.rules.iter().map(|rule| rule.id).collect();
         Ok(Self { ebpf, hook, counters, rules, seen: HashMap::new() })
     }
 
@@ -219,6 +250,18 @@ impl Trial {
         *seen = now;
         Ok(moved)
     }
+}
+
+fn ids(compiled: &Compiled) -> Vec<u16> {
+    compiled.rules.iter().map(|rule| rule.id).collect()
+}
+
+/// Empties a map of flows or fragments.
+fn forget<K: Pod, V: Pod>(ebpf: &mut Ebpf, name: &str) -> Result<(), DataplaneError> {
+    let map = ebpf.map_mut(name).ok_or_else(|| missing(name))?;
+    let mut map: KernelHashMap<_, K, V> = KernelHashMap::try_from(map).context(|| name.to_owned())?;
+    let keys = map.keys().collect::<Result<Vec<_>, _>>().context(|| name.to_owned())?;
+    keys.iter().try_for_each(|key| map.remove(key)).context(|| name.to_owned())
 }
 
 fn options(frame: &[u8], repeat: u32) -> TestRunOptions<'_> {

@@ -7,12 +7,16 @@
 //! Sources are few and rates divide a second, so that two things that docs/policy.md allows can't happen: a line of the
 //! limiter with more debtors than cells, and a token that costs a fraction of a nanosecond.
 
+pub mod court;
+pub mod family;
 pub mod mutate;
 pub mod packets;
 pub mod policies;
 pub mod pools;
+pub mod report;
 pub mod run;
 pub mod traffic;
 pub mod wire;
 
-pub use run::{Disagreement, Options, Summary, run};
+pub use report::{Disagreement, Summary};
+pub use run::{Options, run};

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use rand::RngExt;
 use rand::seq::IndexedRandom;
 
-use super::traffic::{Sent, Traffic};
+use super::traffic::{Begun, Sent, Traffic};
 use super::wire::{self, Header, Payload};
 
 const SYN: u8 = 2;
@@ -123,6 +123,9 @@ fn reply(it: &mut Traffic) -> Vec<u8> {
             it.ends_after(timeout_ns);
         }
     }
+    if it.rng.random_bool(0.1) {
+        it.plan_end_of_flow();
+    }
     if it.rng.random_bool(0.9) {
         return it.wrap_with(&Header::default(), sent.remote, sent.local, &payload);
     }
@@ -169,6 +172,12 @@ fn error(it: &mut Traffic, v6: bool) -> Vec<u8> {
     let destination = if it.rng.random_bool(0.9) { destination } else { it.local(v6) };
     let payload = wire::icmp(v6, kind, it.rng.random_range(0..5), 0, &quote);
     let source = it.remote(v6);
+    if v6 && it.rng.random_bool(0.06) {
+        // The quote lies about where the last header may begin.
+        let long = wire::extension(60, it.rng.random_range(111..117), 0);
+        let header = Header { extensions: vec![long], ..Header::default() };
+        return it.wrap_with(&header, source, destination, &payload);
+    }
     if it.rng.random_bool(0.85) {
         return it.wrap_with(&Header::default(), source, destination, &payload);
     }
@@ -198,6 +207,20 @@ fn later(it: &mut Traffic, v6: bool) -> Vec<u8> {
     let payload = Payload { protocol, bytes: vec![7; length] };
     let header = Header { id, ..header };
     it.wrap_with(&header, begun.source, begun.destination, &payload)
+}
+
+/// A plain part of a datagram: its first, to any port, or one that follows.
+pub fn part(it: &mut Traffic, of: Begun, first: bool) -> Vec<u8> {
+    let offset = if first { 0 } else { 24 };
+    let header = Header { id: of.id, offset, more: first, ..Header::default() };
+    let ports = (it.client_port(), it.port());
+    let payload = match of.protocol {
+        6 if first => wire::tcp(ports, SYN, 5, 4, &[]),
+        17 if first => wire::udp(ports, 400, &[0; 16]),
+        protocol => Payload { protocol, bytes: vec![8; 24] },
+    };
+    // Not noted as a beginning: it is one already.
+    wire::packet(&header, of.source, of.destination, &payload)
 }
 
 /// What a host needs besides its services.

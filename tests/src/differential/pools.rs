@@ -11,7 +11,7 @@ use tollgate::policy::Policy;
 /// Sources of each family that the packets of a sequence have: few, so that limits are used up.
 const MOST_SOURCES: usize = 14;
 /// Addresses with a meaning of their own.
-const SPECIAL: [&str; 17] = [
+const SPECIAL: [&str; 20] = [
     "0.0.0.0",
     "0.0.0.1",
     "126.255.255.255",
@@ -29,6 +29,9 @@ const SPECIAL: [&str; 17] = [
     "fec0::",
     "feff::1",
     "ff02::fb",
+    "::ffff:10.1.2.77",
+    "::fffe:ffff:ffff",
+    "::1:0:0:0",
 ];
 
 /// What to draw from.

@@ -3,6 +3,7 @@
 //! The sequence remembers what it sent, so that replies, errors and later fragments follow; some frames are damaged
 //! afterwards, and some are noise from the start.
 
+use std::collections::VecDeque;
 use std::net::IpAddr;
 
 use rand::RngExt;
@@ -30,9 +31,20 @@ pub struct Step {
     pub egress: bool,
 }
 
+/// A frame that must follow for an edge to show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Planned {
+    /// The last frame once more.
+    Same,
+    /// A later fragment of the datagram that began last.
+    Later,
+    /// Another first fragment of it.
+    First,
+}
+
 /// Both ends of what was sent, seen from this host.
 #[derive(Clone, Debug)]
-pub(super) struct Sent {
+pub struct Sent {
     pub(super) local: IpAddr,
     pub(super) remote: IpAddr,
     /// Ports; the identifier twice for an echo.
@@ -44,7 +56,7 @@ pub(super) struct Sent {
 
 /// A datagram of which a first fragment arrived.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Begun {
+pub struct Begun {
     pub(super) source: IpAddr,
     pub(super) destination: IpAddr,
     pub(super) protocol: u8,
@@ -62,8 +74,8 @@ pub struct Traffic {
     end_ns: u64,
     /// This host sent the last frame.
     egress: bool,
-    /// How often the last frame comes again.
-    repeats: u32,
+    /// What comes next, and how much later.
+    planned: VecDeque<(u64, Planned)>,
     /// Moments at which something ends, and those beside them.
     edges: Vec<u64>,
 }
@@ -77,21 +89,19 @@ impl Traffic {
         let now_ns = starts.choose(&mut rng).copied().unwrap_or(0);
         let end_ns = if pools.unlimited { u64::MAX } else { now_ns + LONGEST_NS };
         let (sent, begun, edges) = (Vec::new(), Vec::new(), Vec::new());
-        Self { rng, pools, sent, begun, now_ns, end_ns, egress: false, repeats: 0, edges }
+        Self { rng, pools, sent, begun, now_ns, end_ns, egress: false, planned: VecDeque::new(), edges }
     }
 
     /// Puts the next frame into `frame`, which holds the last one: some come in bursts, to use up limits.
     pub fn next_into(&mut self, frame: &mut Vec<u8>) -> Step {
-        if self.repeats > 0 {
-            self.repeats -= 1;
-            let exact = self.one(&self.pools.refills.clone(), 0);
-            let leap = match self.rng.random_range(0..20) {
-                0 => exact,
-                1 => exact.saturating_sub(1),
-                2 => exact + 1,
-                _ => 0,
-            };
-            self.leap(leap.min(60 * SECOND_NS));
+        if let Some((leap, planned)) = self.planned.pop_front() {
+            self.leap(leap);
+            if let Some(begun) = self.begun.last().copied().filter(|_| planned != Planned::Same) {
+                self.egress = false;
+                let packet = packets::part(self, begun, planned == Planned::First);
+                let ethertype = if begun.source.is_ipv6() { 0x86dd } else { 0x0800 };
+                wire::frame(frame, &[], ethertype, &packet);
+            }
             return Step { now_ns: self.now_ns, egress: self.egress };
         }
         self.pass_time();
@@ -100,11 +110,36 @@ impl Traffic {
         self.fill(frame, egress);
         frame.truncate(mutate::MOST_BYTES);
         if self.rng.random_bool(0.05) {
-            self.repeats = self.one(&[1, 2, 4, 8, 16], 1);
+            let times = self.one(&[1, 2, 4, 8, 16], 1);
+            self.burst(times);
         } else if frame.len() > 1000 && self.rng.random_bool(0.1) {
-            self.repeats = 70;
+            self.burst(70);
         }
         Step { now_ns: self.now_ns, egress }
+    }
+
+    /// Plans the last frame again, at moments when a token has come back or nearly so.
+    fn burst(&mut self, times: usize) {
+        for _ in 0..times {
+            let exact = self.one(&self.pools.refills.clone(), 0);
+            let leap = match self.rng.random_range(0..20) {
+                0 => exact,
+                1 => exact.saturating_sub(1),
+                2 => exact + 1,
+                _ => 0,
+            };
+            self.planned.push_back((leap.min(60 * SECOND_NS), Planned::Same));
+        }
+    }
+
+    /// Plans the last frame, of a flow, twice: about when it would be noted again, and about when the flow would end if it
+    /// had not been.
+    pub(super) fn plan_end_of_flow(&mut self) {
+        let timeout_ns = self.one(&self.pools.timeouts.clone(), SECOND_NS);
+        let noted_ns = (timeout_ns / 8).min(SECOND_NS) + self.rng.random_range(0..3) - 1;
+        let ended_ns = timeout_ns + self.rng.random_range(0..3) - 1;
+        self.planned.push_back((noted_ns, Planned::Same));
+        self.planned.push_back((ended_ns - noted_ns, Planned::Same));
     }
 
     fn fill(&mut self, frame: &mut Vec<u8>, egress: bool) {
@@ -263,7 +298,14 @@ impl Traffic {
                 self.begun.swap_remove(0);
             }
             self.begun.push(Begun { source: from, destination: to, protocol, id: header.id });
-            self.ends_after(30 * SECOND_NS);
+            if self.rng.random_bool(0.3) {
+                if self.rng.random_bool(0.3) {
+                    self.planned.push_back((0, Planned::First));
+                }
+                let leap = [0, 30 * SECOND_NS - 1, 30 * SECOND_NS, 30 * SECOND_NS + 1];
+                let leap = self.one(&leap, 0);
+                self.planned.push_back((leap, Planned::Later));
+            }
         }
         wire::packet(header, from, to, payload)
     }
