@@ -1,5 +1,5 @@
 //! The three-way differential test: the meaning of a policy, the engine on the host and the program in the kernel must say
-//! the same of every packet: reason (hence verdict) and rule, and each packet is counted once.
+//! the same of every packet: reason (hence verdict) and rule, by the counter that moves, and each packet is counted once.
 //!
 //! Random policies as text ([`policies`]), random frames in both directions with times ([`traffic`]), all from one seed. The
 //! seed of the *n*-th policy of a run is that of the run plus *n*: what is printed of a disagreement repeats it alone.
@@ -17,6 +17,7 @@ pub mod report;
 pub mod run;
 pub mod traffic;
 pub mod wire;
+pub mod witness;
 
 pub use report::{Disagreement, Summary};
-pub use run::{Options, run};
+pub use run::{Options, run, test_one};

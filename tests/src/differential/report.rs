@@ -52,6 +52,8 @@ pub struct Summary {
     pub xdp: u64,
     /// Frames among them that the TC program judged too.
     pub tc: u64,
+    /// Rejected frames among them that TC answered, each as the engine on the host does.
+    pub answers: u64,
     /// Frames that this host sent, beside those.
     pub sent: u64,
     /// Arrived frames by number of the reason.
@@ -74,6 +76,7 @@ impl Summary {
         self.packets += other.packets;
         self.xdp += other.xdp;
         self.tc += other.tc;
+        self.answers += other.answers;
         self.sent += other.sent;
         self.reasons.resize(MAX_REASONS as usize, 0);
         for (sum, count) in self.reasons.iter_mut().zip(other.reasons) {
@@ -92,12 +95,13 @@ impl fmt::Display for Summary {
         }
         write!(
             f,
-            "{} policies, {} packets in, {} out; in the kernel {} by XDP and {} by TC; {} disagreements; {:.1} s",
+            "{} policies, {} packets in, {} out; in the kernel {} by XDP, {} by TC, {} answered; {} disagreements; {:.1} s",
             self.policies,
             self.packets,
             self.sent,
             self.xdp,
             self.tc,
+            self.answers,
             self.disagreements.len(),
             self.elapsed.as_secs_f64()
         )

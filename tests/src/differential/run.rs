@@ -10,10 +10,11 @@ use proxy_common::abi::reason::MAX_REASONS;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use super::court::{Court, Witness};
+use super::court::Court;
 use super::family::{FAMILY, Family, Member};
 use super::report::{Disagreement, Summary};
 use super::traffic::Traffic;
+use super::witness::Witness;
 
 /// How much to test.
 #[derive(Clone, Copy, Debug)]
@@ -26,21 +27,23 @@ pub struct Options {
     pub seed: u64,
     /// Every how many families of [`FAMILY`] policies the kernel is asked too; 0: never.
     pub kernel_every: u64,
-    /// How many families are tested at a time.
+    /// How many families are tested at a time; 0: as many as there are processors.
     pub threads: usize,
 }
 
-/// Tests as many policies as are asked for.
+/// Tests as many policies as are asked for, and says after each family what came out so far.
 ///
 /// # Errors
 /// If something can't be run at all: the kernel refuses a program, or a policy can't be compiled.
-pub fn run(options: Options) -> Result<Summary> {
+pub fn run(options: Options, progress: impl Fn(&Summary) + Sync) -> Result<Summary> {
     let started = Instant::now();
+    let processors = || std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = if options.threads == 0 { processors() } else { options.threads };
     let families = families(options.seed, options.policies);
     let next = AtomicUsize::new(0);
     let total = Mutex::new(Ok(Summary::default()));
     std::thread::scope(|scope| {
-        for _ in 0..options.threads.max(1) {
+        for _ in 0..threads {
             scope.spawn(|| {
                 while let Some(seeds) = families.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let number = seeds.start / FAMILY;
@@ -49,7 +52,11 @@ pub fn run(options: Options) -> Result<Summary> {
                         .with_context(|| format!("seeds {seeds:?}"));
                     let Ok(mut total) = total.lock() else { return };
                     match (found, total.as_mut()) {
-                        (Ok(summaries), Ok(total)) => summaries.into_iter().for_each(|one| total.add(one)),
+                        (Ok(summary), Ok(total)) => {
+                            total.add(summary);
+                            total.elapsed = started.elapsed();
+                            progress(total);
+                        }
                         (Err(error), Ok(_)) => *total = Err(error),
                         (_, Err(_)) => return,
                     }
@@ -75,15 +82,27 @@ fn families(seed: u64, policies: u64) -> Vec<Range<u64>> {
     families
 }
 
-fn test_family(seeds: Range<u64>, packets: u64, kernel: bool) -> Result<Vec<Summary>> {
+fn test_family(seeds: Range<u64>, packets: u64, kernel: bool) -> Result<Summary> {
     let family = Family::draw(seeds)?;
     let mut witnesses = if kernel { Witness::both(&family)? } else { Vec::new() };
-    let test = |member| test_one(&family, member, &mut witnesses, packets);
-    family.members.iter().map(test).collect()
+    let mut summary = Summary::default();
+    for member in &family.members {
+        summary.add(test_one(&family, member, &mut witnesses, packets)?);
+    }
+    for witness in &witnesses {
+        let (judged, answers) = witness.totals()?;
+        let sum = if witness.is_xdp() { &mut summary.xdp } else { &mut summary.tc };
+        *sum += judged;
+        summary.answers += answers;
+    }
+    Ok(summary)
 }
 
-/// One policy and its frames, up to the first disagreement.
-fn test_one(family: &Family, member: &Member, kernel: &mut [Witness], packets: u64) -> Result<Summary> {
+/// One policy and its frames, up to the first disagreement. `kernel` are the programs of its family, or none.
+///
+/// # Errors
+/// If something can't be run at all.
+pub fn test_one(family: &Family, member: &Member, kernel: &mut [Witness], packets: u64) -> Result<Summary> {
     let mut court = Court::open(family, member, kernel)?;
     // Of its own, so that a policy that is drawn in another way keeps its traffic as far as it can.
     let rng = StdRng::seed_from_u64(member.seed.reverse_bits());
@@ -109,6 +128,5 @@ fn test_one(family: &Family, member: &Member, kernel: &mut [Witness], packets: u
         }
         summary.packets += 1;
     }
-    [summary.xdp, summary.tc] = court.close()?;
     Ok(summary)
 }

@@ -16,6 +16,9 @@ use super::packets;
 use super::pools::Pools;
 use super::wire::{self, Header, Payload};
 
+const FIN: u8 = 1;
+const SYN: u8 = 2;
+const ACK: u8 = 16;
 pub(super) const SECOND_NS: u64 = 1_000_000_000;
 /// The limiter's cells hold 78 hours and are swept by the daemon. Without one, a sequence must end before.
 const LONGEST_NS: u64 = 70 * 3600 * SECOND_NS;
@@ -36,10 +39,14 @@ pub struct Step {
 enum Planned {
     /// The last frame once more.
     Same,
+    /// The last frame from an address close by.
+    Neighbour,
     /// A later fragment of the datagram that began last.
     Later,
     /// Another first fragment of it.
     First,
+    /// A reply to what this host sent last; with these flags, if it is TCP.
+    Reply(u8),
 }
 
 /// Both ends of what was sent, seen from this host.
@@ -96,11 +103,15 @@ impl Traffic {
     pub fn next_into(&mut self, frame: &mut Vec<u8>) -> Step {
         if let Some((leap, planned)) = self.planned.pop_front() {
             self.leap(leap);
-            if let Some(begun) = self.begun.last().copied().filter(|_| planned != Planned::Same) {
-                self.egress = false;
-                let packet = packets::part(self, begun, planned == Planned::First);
-                let ethertype = if begun.source.is_ipv6() { 0x86dd } else { 0x0800 };
-                wire::frame(frame, &[], ethertype, &packet);
+            match planned {
+                Planned::Same => {}
+                Planned::Neighbour => {
+                    let nth = self.rng.random_range(0..4);
+                    wire::change_source(frame, nth);
+                }
+                Planned::Later => self.part(frame, false),
+                Planned::First => self.part(frame, true),
+                Planned::Reply(flags) => self.reply(frame, flags),
             }
             return Step { now_ns: self.now_ns, egress: self.egress };
         }
@@ -112,17 +123,32 @@ impl Traffic {
         if self.rng.random_bool(0.05) {
             let times = self.one(&[1, 2, 4, 8, 16], 1);
             self.burst(times);
-        } else if frame.len() > 1000 && self.rng.random_bool(0.1) {
-            self.burst(70);
         }
         Step { now_ns: self.now_ns, egress }
     }
 
-    /// Plans the last frame again, at moments when a token has come back or nearly so.
-    fn burst(&mut self, times: usize) {
-        for _ in 0..times {
+    fn part(&mut self, frame: &mut Vec<u8>, first: bool) {
+        let Some(begun) = self.begun.last().copied() else { return };
+        self.egress = false;
+        let packet = packets::part(self, begun, first);
+        wire::frame(frame, &[], if begun.source.is_ipv6() { 0x86dd } else { 0x0800 }, &packet);
+    }
+
+    fn reply(&mut self, frame: &mut Vec<u8>, flags: u8) {
+        let Some(sent) = self.sent.last() else { return };
+        self.egress = false;
+        let payload = packets::reply_to(sent, flags);
+        let packet = wire::packet(&Header::default(), sent.remote, sent.local, &payload);
+        wire::frame(frame, &[], if sent.local.is_ipv6() { 0x86dd } else { 0x0800 }, &packet);
+    }
+
+    /// Plans the last frame again: as often as it takes to use up a limit, and then at moments when a token has come back or
+    /// nearly so.
+    pub(super) fn burst(&mut self, times: usize) {
+        self.flood(times);
+        for _ in 0..times.min(5) {
             let exact = self.one(&self.pools.refills.clone(), 0);
-            let leap = match self.rng.random_range(0..20) {
+            let leap = match self.rng.random_range(0..6) {
                 0 => exact,
                 1 => exact.saturating_sub(1),
                 2 => exact + 1,
@@ -132,14 +158,39 @@ impl Traffic {
         }
     }
 
-    /// Plans the last frame, of a flow, twice: about when it would be noted again, and about when the flow would end if it
-    /// had not been.
-    pub(super) fn plan_end_of_flow(&mut self) {
-        let timeout_ns = self.one(&self.pools.timeouts.clone(), SECOND_NS);
-        let noted_ns = (timeout_ns / 8).min(SECOND_NS) + self.rng.random_range(0..3) - 1;
-        let ended_ns = timeout_ns + self.rng.random_range(0..3) - 1;
-        self.planned.push_back((noted_ns, Planned::Same));
-        self.planned.push_back((ended_ns - noted_ns, Planned::Same));
+    /// Plans the last frame again, from one source or several, while no time passes.
+    fn flood(&mut self, times: usize) {
+        let crowd = self.rng.random_bool(0.4);
+        for _ in 0..times {
+            let another = crowd && self.rng.random_bool(0.7);
+            self.planned.push_back((0, if another { Planned::Neighbour } else { Planned::Same }));
+        }
+    }
+
+    /// Plans the life of the flow that was begun last: how it gets into one of its states, and a reply when it is about to be
+    /// forgotten.
+    pub(super) fn plan_life(&mut self, protocol: u8) {
+        let [opening, established, closing, udp, icmp] = self.pools.timeouts;
+        let handshake = (0, Planned::Reply(SYN | ACK));
+        let timeout_ns = match (protocol, self.rng.random_range(0..4)) {
+            (6, 0) => opening,
+            (6, 1) => {
+                self.planned.extend([handshake, (0, Planned::Reply(ACK | FIN))]);
+                closing
+            }
+            (6, _) => {
+                self.planned.push_back(handshake);
+                established
+            }
+            (17, _) => udp,
+            _ => icmp,
+        };
+        let mut near = |ns: u64| ns + self.rng.random_range(0..3) - 1;
+        let (noted_ns, ended_ns) = (near((timeout_ns / 8).min(SECOND_NS)), near(timeout_ns));
+        // About when a packet of it counts again, so that it lives on or not.
+        let again_ns = if self.rng.random_bool(0.5) { noted_ns } else { 0 };
+        self.planned.push_back((again_ns, Planned::Reply(ACK)));
+        self.planned.push_back((ended_ns - again_ns, Planned::Reply(ACK)));
     }
 
     fn fill(&mut self, frame: &mut Vec<u8>, egress: bool) {
@@ -267,7 +318,7 @@ impl Traffic {
 
     /// Remembers what this host sent.
     pub(super) fn note_sent(&mut self, sent: Sent) {
-        for timeout_ns in self.pools.timeouts.clone() {
+        for timeout_ns in self.pools.timeouts {
             if self.rng.random_bool(0.2) {
                 self.ends_after(timeout_ns);
             }
