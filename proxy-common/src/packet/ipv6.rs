@@ -37,7 +37,7 @@ pub fn parse<V: PacketView>(view: &V, at: usize) -> Result<PacketInfo, Reason> {
     }
     let mut end = at + HEADER + be16(h, 4) as usize;
     if end == at + HEADER && view.packets() > 1 {
-        // Merged by the kernel to more than the field can say (BIG TCP, Linux 5.19; before 6.20 with a jumbo option).
+        // Merged by the kernel to more than the field can say (BIG TCP, Linux 5.19; some kernels add a jumbo option).
         end = view.len();
     }
     if !view.holds(end) {

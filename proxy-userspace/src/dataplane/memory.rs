@@ -1,8 +1,9 @@
 //! Fills arrays of an instance at once, through shared memory instead of one system call an element.
 
+use std::ffi::c_void;
 use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
-use std::ptr::{copy_nonoverlapping, write_bytes};
+use std::ptr::{NonNull, copy_nonoverlapping, write_bytes};
 
 use aya::Pod;
 use aya::maps::MapData;
@@ -54,12 +55,43 @@ pub(super) fn with_mapping(
     length: NonZeroUsize,
     work: impl FnOnce(*mut u8),
 ) -> Result<(), DataplaneError> {
-    let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-    // SAFETY: a fresh shared mapping at an address of the kernel's choice, as long as the map's values; nothing else in
-    // this process refers to it.
-    let memory = unsafe { mmap(None, length, access, MapFlags::MAP_SHARED, map.fd().as_fd(), 0) }
-        .context(|| format!("mapping {name}"))?;
-    work(memory.as_ptr().cast());
-    // SAFETY: exactly what was mapped; no reference into it is left.
-    unsafe { munmap(memory, length.get()) }.context(|| format!("unmapping {name}"))
+    let mapping = Mapping::new(map, name, length)?;
+    work(mapping.as_ptr());
+    Ok(())
+}
+
+/// The values of an array in this process's memory, where the kernel's programs read and write them too.
+#[derive(Debug)]
+pub(super) struct Mapping {
+    memory: NonNull<c_void>,
+    length: NonZeroUsize,
+}
+
+impl Mapping {
+    /// Maps `length` bytes of an array that was made with `BPF_F_MMAPABLE`.
+    ///
+    /// # Errors
+    /// If there are not as many, or the kernel refuses.
+    pub(super) fn new(map: &MapData, name: &str, length: NonZeroUsize) -> Result<Self, DataplaneError> {
+        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: a fresh shared mapping at an address of the kernel's choice, as long as the map's values; nothing else in
+        // this process refers to it.
+        let memory = unsafe { mmap(None, length, access, MapFlags::MAP_SHARED, map.fd().as_fd(), 0) }
+            .context(|| format!("mapping {name}"))?;
+        Ok(Self { memory, length })
+    }
+
+    /// Where it begins: at the beginning of a page. Valid as long as `self` lives.
+    pub(super) const fn as_ptr(&self) -> *mut u8 {
+        self.memory.as_ptr().cast()
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: exactly what was mapped; whoever has asked for the address knows that it ends with this value.
+        let unmapped = unsafe { munmap(self.memory, self.length.get()) };
+        // It fails for nothing but a range that is none.
+        debug_assert_eq!(unmapped, Ok(()));
+    }
 }

@@ -4,21 +4,25 @@
 //! Called by `selftest` for a policy's own tests, by the benchmark, and by the tests that compare the kernel with the host.
 
 use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use aya::Ebpf;
-use aya::maps::{Map, MapData, PerCpuArray};
+use aya::maps::{HashMap as KernelHashMap, Map, MapData, PerCpuArray};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, TestRunResult, Xdp};
+use aya::{Ebpf, Pod};
 use proxy_common::abi::counter::{COUNTERS_LEN, Counter, index};
+use proxy_common::abi::flow::{FlowKey, FlowValue, FragmentKey, FragmentValue};
 use proxy_common::abi::reason::{Reason, Verdict};
+use proxy_common::abi::settings::Settings;
 use proxy_common::engine::Outcome;
 
 use super::candidate;
 use super::counters::sum;
 use super::error::{Context, DataplaneError, missing};
-use super::memory::{clear, fill};
+use super::memory::{Mapping, clear};
 use super::object::{self, Plan};
-use crate::policy::compile::{Clock, Compiled};
+use crate::policy::compile::{Clock, Compiled, CompiledTables};
 
 // Numbers of `linux/bpf.h` and `linux/pkt_cls.h`.
 const XDP_DROP: u32 = 1;
@@ -63,6 +67,8 @@ pub struct Trial {
     ebpf: Ebpf,
     hook: TrialHook,
     counters: PerCpuArray<MapData, Counter>,
+    /// `GIVEN_TIME`.
+    clock: Mapping,
     rules: Vec<u16>,
     /// What the counters said after the last frame.
     seen: HashMap<u32, u64>,
@@ -86,14 +92,44 @@ impl Trial {
         clock: Clock,
         hash_keys: [u64; 3],
     ) -> Result<Self, DataplaneError> {
-        let plan = candidate::sized(Plan::new(), &compiled.tables);
-        let mut ebpf = plan.settings(compiled.settings(interface, clock, hash_keys)).load()?;
-        candidate::fill_tables(&mut ebpf, &compiled.tables)?;
-        Self::of(ebpf, compiled, hook)
+        let settings = compiled.settings(interface, clock, hash_keys);
+        Self::with_settings(&compiled.tables, settings, ids(compiled), hook)
+    }
+
+    /// The programs for given tables and constants, with everything of their own. `rules` are the ids that may be counted.
+    /// The maps are as large as the tables.
+    ///
+    /// # Errors
+    /// If the kernel refuses something.
+    pub fn with_settings(
+        tables: &CompiledTables,
+        settings: Settings,
+        rules: Vec<u16>,
+        hook: TrialHook,
+    ) -> Result<Self, DataplaneError> {
+        let mut ebpf = candidate::sized(Plan::new(), tables).settings(settings).load()?;
+        candidate::fill_tables(&mut ebpf, tables)?;
+        Self::verified(ebpf, rules, hook)
+    }
+
+    /// Goes over to other tables for the same constants, and forgets everything but the counters: much cheaper than
+    /// programs that have to be verified.
+    ///
+    /// # Errors
+    /// If they are larger than the first, or the kernel refuses the access.
+    pub fn begin_anew(&mut self, tables: &CompiledTables) -> Result<(), DataplaneError> {
+        candidate::fill_tables(&mut self.ebpf, tables)?;
+        self.forget_limits()?;
+        forget::<FlowKey, FlowValue>(&mut self.ebpf, "FLOWS")?;
+        forget::<FragmentKey, FragmentValue>(&mut self.ebpf, "FRAGMENTS")
     }
 
     /// The programs of a load that somebody else has prepared.
-    pub(super) fn of(mut ebpf: Ebpf, compiled: &Compiled, hook: TrialHook) -> Result<Self, DataplaneError> {
+    pub(super) fn of(ebpf: Ebpf, compiled: &Compiled, hook: TrialHook) -> Result<Self, DataplaneError> {
+        Self::verified(ebpf, ids(compiled), hook)
+    }
+
+    fn verified(mut ebpf: Ebpf, rules: Vec<u16>, hook: TrialHook) -> Result<Self, DataplaneError> {
         match hook {
             TrialHook::Xdp | TrialHook::XdpLinear => drop(object::xdp(&mut ebpf, hook.program())?),
             TrialHook::Tc => drop(object::classifier(&mut ebpf, hook.program())?),
@@ -101,8 +137,9 @@ impl Trial {
         object::classifier(&mut ebpf, object::TC_EGRESS)?;
         let counters = ebpf.take_map("COUNTERS").ok_or_else(|| missing("COUNTERS"))?;
         let counters = PerCpuArray::try_from(counters).context(|| "COUNTERS")?;
-        let rules = compiled.rules.iter().map(|rule| rule.id).collect();
-        Ok(Self { ebpf, hook, counters, rules, seen: HashMap::new() })
+        let length = NonZeroUsize::new(size_of::<AtomicU64>()).ok_or_else(|| missing("a clock"))?;
+        let clock = Mapping::new(array(&ebpf, "GIVEN_TIME")?, "GIVEN_TIME", length)?;
+        Ok(Self { ebpf, hook, counters, clock, rules, seen: HashMap::new() })
     }
 
     /// Judges a frame that arrives. `guess` is where the count is looked for first; all other places follow.
@@ -111,22 +148,30 @@ impl Trial {
     /// If the kernel does not run it (frames have at least 14 bytes and at most a page), counted it nowhere, or did not do
     /// what it counted.
     pub fn ingress(&mut self, frame: &[u8], guess: Outcome) -> Result<Outcome, DataplaneError> {
-        let verdict = self.judge(frame, 1)?.return_value;
-        let rules = self.rules.clone();
-        let of_reason = |reason: &'static Reason| {
-            let rules = if reason.has_rule() { rules.as_slice() } else { &rules[..rules.len().min(1)] };
-            rules.iter().map(|rule| Outcome { reason: *reason, rule: *rule })
-        };
-        for outcome in [guess].into_iter().chain(Reason::ALL.iter().flat_map(of_reason)) {
-            if self.has_moved(outcome)? {
-                return if self.hook.says(outcome.verdict(), verdict) {
-                    Ok(outcome)
-                } else {
-                    Err(missing(format!("the verdict of {}, but {verdict:#x}", outcome.reason.name())))
-                };
-            }
+        self.ingress_into(frame, guess, &mut []).map(|(outcome, _)| outcome)
+    }
+
+    /// The same; if the packet is rejected and answered, the answer is put into `buffer`, which has room for the frame too,
+    /// and its length is given. A frame is not answered unless it was sent to the link address of the loopback interface,
+    /// which is all zeros: it is what a test-run takes for its interface.
+    ///
+    /// # Errors
+    /// As above, or if the buffer is too small.
+    pub fn ingress_into(
+        &mut self,
+        frame: &[u8],
+        guess: Outcome,
+        buffer: &mut [u8],
+    ) -> Result<(Outcome, Option<usize>), DataplaneError> {
+        let into = Some(buffer).filter(|buffer| !buffer.is_empty());
+        let result = self.run(TestRunOptions { data_out: into, ..options(frame, 1) })?;
+        let outcome = if self.has_moved(guess)? { guess } else { self.moved()? };
+        if !self.hook.says(outcome.verdict(), result.return_value) {
+            let (name, returned) = (outcome.reason.name(), result.return_value);
+            return Err(missing(format!("the verdict of {name}, but {returned:#x}")));
         }
-        Err(missing("a count of the frame"))
+        let answered = self.hook == TrialHook::Tc && result.return_value == TC_ACT_REDIRECT;
+        Ok((outcome, answered.then_some(result.data_size_out as usize)))
     }
 
     /// Takes note of a frame that this host sends.
@@ -134,7 +179,7 @@ impl Trial {
     /// # Errors
     /// If the kernel does not run it.
     pub fn egress(&self, frame: &[u8]) -> Result<(), DataplaneError> {
-        self.classifier(object::TC_EGRESS, frame, 1).map(drop)
+        self.classifier(object::TC_EGRESS, options(frame, 1)).map(drop)
     }
 
     /// The sum of all counters, of the policy's rules and all others.
@@ -156,7 +201,7 @@ impl Trial {
     /// # Errors
     /// If the kernel does not run it.
     pub fn time(&self, frame: &[u8], repeat: u32) -> Result<Duration, DataplaneError> {
-        self.judge(frame, repeat).map(|result| result.duration)
+        self.run(options(frame, repeat)).map(|result| result.duration)
     }
 
     /// Instructions that the verifier looked at for the ingress program, of the million that it allows (Linux 5.16).
@@ -174,40 +219,48 @@ impl Trial {
     /// # Errors
     /// If the kernel refuses the access.
     pub fn forget_limits(&self) -> Result<(), DataplaneError> {
-        clear(self.array("CELLS")?, "CELLS")
+        clear(array(&self.ebpf, "CELLS")?, "CELLS")
     }
 
     /// Sets the clock of programs that were made with [`Clock::Given`], nanoseconds.
-    ///
-    /// # Errors
-    /// If the kernel refuses the access.
-    pub fn set_now_ns(&self, now_ns: u64) -> Result<(), DataplaneError> {
-        fill(self.array("GIVEN_TIME")?, "GIVEN_TIME", &[now_ns])
+    pub fn set_now_ns(&self, now_ns: u64) {
+        // SAFETY: a mapping begins at the beginning of a page and holds one number, and lives as long as `self`. The programs
+        // run when they are told to, by this process alone.
+        let clock = unsafe { &*self.clock.as_ptr().cast::<AtomicU64>() };
+        clock.store(now_ns, Ordering::Relaxed);
     }
 
-    fn array(&self, name: &str) -> Result<&MapData, DataplaneError> {
-        match self.ebpf.map(name) {
-            Some(Map::Array(map)) => Ok(map),
-            _ => Err(missing(name)),
-        }
-    }
-
-    fn judge(&self, frame: &[u8], repeat: u32) -> Result<TestRunResult, DataplaneError> {
+    fn run(&self, options: TestRunOptions<'_>) -> Result<TestRunResult, DataplaneError> {
         let name = self.hook.program();
         if self.hook == TrialHook::Tc {
-            return self.classifier(name, frame, repeat);
+            return self.classifier(name, options);
         }
         let what = || format!("running {name} in the kernel");
         let program = self.ebpf.program(name).ok_or_else(|| missing(name))?;
         let program: &Xdp = program.try_into().context(what)?;
-        program.test_run(options(frame, repeat)).context(what)
+        program.test_run(options).context(what)
     }
 
-    fn classifier(&self, name: &str, frame: &[u8], repeat: u32) -> Result<TestRunResult, DataplaneError> {
+    fn classifier(&self, name: &str, options: TestRunOptions<'_>) -> Result<TestRunResult, DataplaneError> {
         let what = || format!("running {name} in the kernel");
         let program = self.ebpf.program(name).ok_or_else(|| missing(name))?;
         let program: &SchedClassifier = program.try_into().context(what)?;
-        program.test_run(options(frame, repeat)).context(what)
+        program.test_run(options).context(what)
+    }
+
+    /// Where a frame was counted, wherever that is.
+    fn moved(&mut self) -> Result<Outcome, DataplaneError> {
+        for reason in Reason::ALL {
+            let places = if reason.has_rule() { self.rules.len() } else { 1 };
+            for nth in 0..places {
+                let rule = self.rules.get(nth).copied().unwrap_or_default();
+                let outcome = Outcome { reason: *reason, rule };
+                if self.has_moved(outcome)? {
+                    return Ok(outcome);
+                }
+            }
+        }
+        Err(missing("a count of the frame"))
     }
 
     fn has_moved(&mut self, outcome: Outcome) -> Result<bool, DataplaneError> {
@@ -218,6 +271,25 @@ impl Trial {
         let moved = now > *seen;
         *seen = now;
         Ok(moved)
+    }
+}
+
+fn ids(compiled: &Compiled) -> Vec<u16> {
+    compiled.rules.iter().map(|rule| rule.id).collect()
+}
+
+/// Empties a map of flows or fragments.
+fn forget<K: Pod, V: Pod>(ebpf: &mut Ebpf, name: &str) -> Result<(), DataplaneError> {
+    let map = ebpf.map_mut(name).ok_or_else(|| missing(name))?;
+    let mut map: KernelHashMap<_, K, V> = KernelHashMap::try_from(map).context(|| name.to_owned())?;
+    let keys = map.keys().collect::<Result<Vec<_>, _>>().context(|| name.to_owned())?;
+    keys.iter().try_for_each(|key| map.remove(key)).context(|| name.to_owned())
+}
+
+fn array<'a>(ebpf: &'a Ebpf, name: &str) -> Result<&'a MapData, DataplaneError> {
+    match ebpf.map(name) {
+        Some(Map::Array(map)) => Ok(map),
+        _ => Err(missing(name)),
     }
 }
 

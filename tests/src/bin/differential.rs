@@ -1,17 +1,20 @@
 //! The three-way differential test as a program: as many policies and packets as there is time for.
 //!
-//! `cargo run --release -p tollgate-tests --bin differential -- --policies 1000 --packets 1000 --seed 1`. Asks the kernel about
-//! every policy unless `--kernel-every` says otherwise, and so needs root. The exit code is 1 if two disagree, or if a reason
-//! did not occur.
+//! Run by `cargo xtask differential`, whose help says what the options mean. Asks the kernel about every policy unless
+//! `--kernel-every` says otherwise, and so needs root. The exit code is 1 if two disagree, or if a reason did not occur.
 
 use std::process::ExitCode;
+use std::sync::Mutex;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use tollgate_tests::differential::{Options, run};
+use tollgate_tests::differential::{Options, Summary, run};
 use tollgate_tests::lab::require_root;
 
 /// Disagreements that are printed whole.
 const PRINTED: usize = 5;
+/// How often it is said how far the run is.
+const PROGRESS_EVERY: Duration = Duration::from_secs(20);
 
 fn main() -> ExitCode {
     match differential() {
@@ -28,11 +31,20 @@ fn differential() -> Result<ExitCode> {
     if options.kernel_every > 0 {
         require_root()?;
     }
-    let summary = run(options)?;
+    let said = Mutex::new(Duration::ZERO);
+    let summary = run(options, |summary| {
+        if let Ok(mut said) = said.lock()
+            && summary.elapsed >= *said + PROGRESS_EVERY
+        {
+            *said = summary.elapsed;
+            eprintln!("{}", line(summary));
+        }
+    })?;
     for found in summary.disagreements.iter().take(PRINTED) {
         println!("{found}");
     }
     println!("{summary}");
+    println!("{} packets/s", rate(&summary));
     let uncovered: Vec<_> = summary.uncovered().into_iter().map(|reason| reason.name()).collect();
     if !uncovered.is_empty() {
         println!("no packet ended with: {}", uncovered.join(", "));
@@ -41,9 +53,21 @@ fn differential() -> Result<ExitCode> {
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+fn line(summary: &Summary) -> String {
+    let Summary { policies, packets, disagreements, elapsed, .. } = summary;
+    let (seconds, rate) = (elapsed.as_secs(), rate(summary));
+    format!(
+        "{seconds} s: {policies} policies, {packets} packets, {rate}/s, {} disagreements",
+        disagreements.len()
+    )
+}
+
+fn rate(summary: &Summary) -> u64 {
+    (summary.packets as f64 / summary.elapsed.as_secs_f64()) as u64
+}
+
 fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options> {
-    let threads = std::thread::available_parallelism().map_or(2, usize::from);
-    let mut options = Options { policies: 1000, packets: 1000, seed: 1, kernel_every: 1, threads };
+    let mut options = Options { policies: 1000, packets: 1250, seed: 1, kernel_every: 1, threads: 0 };
     while let Some(name) = arguments.next() {
         let value = arguments.next().with_context(|| format!("{name} needs a number"))?;
         let value: u64 = value.parse().with_context(|| format!("{name} {value} is not a number"))?;

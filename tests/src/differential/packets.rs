@@ -4,8 +4,9 @@ use std::net::IpAddr;
 
 use rand::RngExt;
 use rand::seq::IndexedRandom;
+use tollgate::policy::model::Transport;
 
-use super::traffic::{Sent, Traffic};
+use super::traffic::{Begun, Sent, Traffic};
 use super::wire::{self, Header, Payload};
 
 const SYN: u8 = 2;
@@ -58,6 +59,7 @@ pub fn incoming(it: &mut Traffic) -> Vec<u8> {
             it.wrap(source, destination, &payload)
         }
         52..60 if v6 => discovery(it, source, destination),
+        60 if !it.pools.limited.is_empty() && it.rng.random_bool(0.6) => flood(it, source, destination),
         _ => {
             let payload = transport(it, v6, true);
             it.wrap(source, destination, &payload)
@@ -96,7 +98,20 @@ pub fn outgoing(it: &mut Traffic) -> Vec<u8> {
     let packet = it.wrap(local, remote, &payload);
     let ports = if matches!(payload.protocol, 1 | 58) { (ports.0, ports.0) } else { ports };
     it.note_sent(Sent { local, remote, ports, packet: packet.clone(), protocol: payload.protocol });
+    if matches!(payload.protocol, 1 | 6 | 17 | 58) && it.rng.random_bool(0.15) {
+        it.plan_life(payload.protocol);
+    }
     packet
+}
+
+/// A reply to what was sent; with these flags, if it is TCP.
+pub fn reply_to(sent: &Sent, flags: u8) -> Payload {
+    let ports = (sent.ports.1, sent.ports.0);
+    match sent.protocol {
+        6 => wire::tcp(ports, flags, 5, 0, &[]),
+        17 => wire::right_udp(ports, b"answer"),
+        _ => echo(sent.local.is_ipv6(), false, ports.1),
+    }
 }
 
 /// A reply to something that was sent, or nearly.
@@ -118,7 +133,7 @@ fn reply(it: &mut Traffic) -> Vec<u8> {
         17 => wire::right_udp(ports, b"answer"),
         _ => echo(sent.local.is_ipv6(), it.rng.random_bool(0.05), ports.1),
     };
-    for timeout_ns in it.pools.timeouts.clone() {
+    for timeout_ns in it.pools.timeouts {
         if it.rng.random_bool(0.1) {
             it.ends_after(timeout_ns);
         }
@@ -169,10 +184,31 @@ fn error(it: &mut Traffic, v6: bool) -> Vec<u8> {
     let destination = if it.rng.random_bool(0.9) { destination } else { it.local(v6) };
     let payload = wire::icmp(v6, kind, it.rng.random_range(0..5), 0, &quote);
     let source = it.remote(v6);
+    if v6 && it.rng.random_bool(0.06) {
+        // The quote lies about where the last header may begin.
+        let long = wire::extension(60, it.rng.random_range(111..117), 0);
+        let header = Header { extensions: vec![long], ..Header::default() };
+        return it.wrap_with(&header, source, destination, &payload);
+    }
     if it.rng.random_bool(0.85) {
         return it.wrap_with(&Header::default(), source, destination, &payload);
     }
     it.wrap(source, destination, &payload)
+}
+
+/// The first of many packets to where there is a limit: large ones, if it counts bytes.
+fn flood(it: &mut Traffic, source: IpAddr, destination: IpAddr) -> Vec<u8> {
+    let Some(limited) = it.pools.limited.choose(&mut it.rng).copied() else { return Vec::new() };
+    let large = limited.bytes && it.rng.random_bool(0.5);
+    let data = vec![0x55; if large { it.rng.random_range(2500..2700) } else { 0 }];
+    let flags = if large { ACK } else { SYN };
+    let payload = match limited.port {
+        Some((Transport::Tcp, port)) => wire::tcp((40_000, port), flags, 5, 0, &data),
+        Some((Transport::Udp, port)) => wire::right_udp((40_000, port), &data),
+        None => wire::icmp(source.is_ipv6(), if source.is_ipv6() { 128 } else { 8 }, 0, 7, &data),
+    };
+    it.burst(if large { 30 } else { 16 });
+    it.wrap_with(&Header::default(), source, destination, &payload)
 }
 
 /// A later fragment, mostly of a datagram whose first one arrived.
@@ -198,6 +234,20 @@ fn later(it: &mut Traffic, v6: bool) -> Vec<u8> {
     let payload = Payload { protocol, bytes: vec![7; length] };
     let header = Header { id, ..header };
     it.wrap_with(&header, begun.source, begun.destination, &payload)
+}
+
+/// A plain part of a datagram: its first, to any port, or one that follows.
+pub fn part(it: &mut Traffic, of: Begun, first: bool) -> Vec<u8> {
+    let offset = if first { 0 } else { 24 };
+    let header = Header { id: of.id, offset, more: first, ..Header::default() };
+    let ports = (it.client_port(), it.port());
+    let payload = match of.protocol {
+        6 if first => wire::tcp(ports, SYN, 5, 4, &[]),
+        17 if first => wire::udp(ports, 400, &[0; 16]),
+        protocol => Payload { protocol, bytes: vec![8; 24] },
+    };
+    // Not noted as a beginning: it is one already.
+    wire::packet(&header, of.source, of.destination, &payload)
 }
 
 /// What a host needs besides its services.

@@ -3,6 +3,8 @@
 //! Made so that much of each policy matters to the few addresses and ports that [`super::traffic`] uses: zones nest and
 //! touch, ports lie side by side. Rates divide a second, so that no token costs a fraction of a nanosecond and the
 //! limiter, which counts whole ones, has to agree to the nanosecond.
+//!
+//! They come in families with the same constants: the kernel verifies the program once for all of them ([`super::family`]).
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -56,6 +58,34 @@ const DURATIONS: [&str; 8] = ["1s", "2s", "5s", "30s", "120s", "10m", "5d", "30d
 const SWITCHES: [&str; 5] = ["router-advertisements", "dhcp", "dhcpv6", "multicast-membership", "mdns"];
 const PORTS: [u16; 16] = [1, 22, 53, 67, 68, 80, 81, 443, 546, 547, 5353, 8000, 8001, 8010, 40_000, 65_535];
 
+/// What the policies of a family have in common: that which becomes constants of the program.
+#[derive(Clone, Debug)]
+pub struct Common {
+    plumbing: String,
+    ping: bool,
+    timeouts: String,
+}
+
+impl Common {
+    /// Draws it.
+    pub fn draw(rng: &mut StdRng) -> Self {
+        let mut plumbing = String::from("[plumbing]\n");
+        for key in SWITCHES {
+            if rng.random_bool(0.5) {
+                line(&mut plumbing, format_args!("{key} = {}", rng.random_bool(0.6)));
+            }
+        }
+        let mut timeouts = String::from("[timeouts]\n");
+        for key in TIMEOUTS {
+            if rng.random_bool(0.6) {
+                let duration = DURATIONS.choose(rng).copied().unwrap_or("1s");
+                line(&mut timeouts, format_args!("{key} = \"{duration}\""));
+            }
+        }
+        Self { plumbing, ping: rng.random_bool(0.85), timeouts }
+    }
+}
+
 /// A policy, its text, and the interface that it is asked about.
 #[derive(Debug)]
 pub struct Case {
@@ -71,11 +101,11 @@ pub struct Case {
 ///
 /// # Panics
 /// If a thousand texts in a row are none: the generator is broken, and the last text's errors say how.
-pub fn case(rng: &mut StdRng) -> Case {
+pub fn case(rng: &mut StdRng, common: &Common) -> Case {
     let mut refusal = String::new();
     for _ in 0..1000 {
         let interface = INTERFACES.choose(rng).copied().unwrap_or("eth0");
-        let text = Writer { rng, zones: Vec::new(), limits: Vec::new() }.policy();
+        let text = Writer { rng, common, zones: Vec::new(), limits: Vec::new() }.policy();
         match policy::parse(&text, Path::new("random.toml")) {
             Ok(policy) if policy::compile::entry_for(&policy, interface).is_some() => {
                 return Case { text, policy, interface };
@@ -89,6 +119,7 @@ pub fn case(rng: &mut StdRng) -> Case {
 
 struct Writer<'a> {
     rng: &'a mut StdRng,
+    common: &'a Common,
     zones: Vec<String>,
     limits: Vec<String>,
 }
@@ -109,13 +140,7 @@ impl Writer<'_> {
         line(&mut text, format_args!("[zones]\n{zones}{limits}"));
         text += &self.services();
         text += &self.plumbing();
-        line(&mut text, format_args!("[timeouts]"));
-        for key in TIMEOUTS {
-            if self.rng.random_bool(0.6) {
-                line(&mut text, format_args!("{key} = \"{}\"", self.one(&DURATIONS)));
-            }
-        }
-        text
+        text + &self.common.timeouts
     }
 
     fn one<'t>(&mut self, words: &[&'t str]) -> &'t str {
@@ -126,6 +151,8 @@ impl Writer<'_> {
         let mut text = format!("[interfaces.\"{entry}\"]\n");
         if self.rng.random_bool(0.4) {
             text += "default = \"accept\"\n";
+        } else if self.rng.random_bool(0.3) {
+            text += "default = \"reject\"\n";
         }
         if self.rng.random_bool(0.3) && !self.zones.is_empty() {
             line(&mut text, format_args!("deny = {}", self.some_zones()));
@@ -244,6 +271,9 @@ impl Writer<'_> {
             if self.rng.random_bool(0.4) && !self.zones.is_empty() {
                 line(&mut text, format_args!("deny = {}", self.some_zones()));
             }
+            if self.rng.random_bool(0.2) {
+                text += "refuse = \"reject\"\n";
+            }
             if self.rng.random_bool(0.6) && !self.limits.is_empty() {
                 let limit = self.limits.choose(self.rng).cloned().unwrap_or_default();
                 line(&mut text, format_args!("limit = \"{limit}\""));
@@ -253,14 +283,11 @@ impl Writer<'_> {
     }
 
     fn plumbing(&mut self) -> String {
-        let mut text = String::from("[plumbing]\n");
-        for key in SWITCHES {
-            if self.rng.random_bool(0.5) {
-                line(&mut text, format_args!("{key} = {}", self.rng.random_bool(0.6)));
-            }
+        let mut text = self.common.plumbing.clone();
+        if !self.common.ping {
+            return text + "ping = false\n";
         }
-        match self.rng.random_range(0..6) {
-            0 => text += "ping = false\n",
+        match self.rng.random_range(0..5) {
             1 => text += "ping-limit = \"none\"\n",
             2 | 3 if !self.limits.is_empty() => {
                 let limit = self.limits.choose(self.rng).cloned().unwrap_or_default();

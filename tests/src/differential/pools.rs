@@ -7,11 +7,12 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use tollgate::policy::Policy;
+use tollgate::policy::model::{LimitId, PortRange, Transport, Unit};
 
 /// Sources of each family that the packets of a sequence have: few, so that limits are used up.
 const MOST_SOURCES: usize = 14;
 /// Addresses with a meaning of their own.
-const SPECIAL: [&str; 17] = [
+const SPECIAL: [&str; 20] = [
     "0.0.0.0",
     "0.0.0.1",
     "126.255.255.255",
@@ -29,7 +30,19 @@ const SPECIAL: [&str; 17] = [
     "fec0::",
     "feff::1",
     "ff02::fb",
+    "::ffff:10.1.2.77",
+    "::fffe:ffff:ffff",
+    "::1:0:0:0",
 ];
+
+/// Packets that are charged to a limit.
+#[derive(Clone, Copy, Debug)]
+pub struct Limited {
+    /// Those that come to a port; else echo requests.
+    pub port: Option<(Transport, u16)>,
+    /// The limit counts their bytes.
+    pub bytes: bool,
+}
 
 /// What to draw from.
 #[derive(Debug)]
@@ -42,9 +55,11 @@ pub struct Pools {
     pub ports: Vec<u16>,
     /// Nanoseconds that a token of some bucket takes, and that a whole bucket takes.
     pub refills: Vec<u64>,
-    /// Timeouts, nanoseconds.
-    pub timeouts: Vec<u64>,
-    /// No limit is in use: the clock may leap by days.
+    /// Timeouts in the order of the page, nanoseconds.
+    pub timeouts: [u64; 5],
+    /// What limits are charged for.
+    pub limited: Vec<Limited>,
+    /// The limiter is in use for nothing, not for answers either: the clock may leap by days.
     pub unlimited: bool,
 }
 
@@ -94,17 +109,33 @@ impl Pools {
                     [token, token.saturating_mul(bucket.burst)]
                 })
                 .collect(),
-            timeouts: vec![
+            timeouts: [
                 timeouts.tcp_opening_ns,
                 timeouts.tcp_established_ns,
                 timeouts.tcp_closing_ns,
                 timeouts.udp_ns,
                 timeouts.icmp_ns,
             ],
+            limited: limited(policy),
             unlimited: policy.plumbing.ping_limit.is_none()
-                && policy.services.iter().all(|service| service.limit.is_none()),
+                && policy.services.iter().all(|service| service.limit.is_none())
+                && !policy.interfaces.iter().any(|interface| policy.rejects(interface)),
         }
     }
+}
+
+fn limited(policy: &Policy) -> Vec<Limited> {
+    let bytes = |limit: LimitId| {
+        let limit = policy.limits.get(limit.0);
+        limit.is_some_and(|limit| limit.buckets.iter().any(|bucket| bucket.unit == Unit::Bytes))
+    };
+    let services = policy.services.iter().filter_map(|service| Some((service, service.limit?)));
+    let ports = services.flat_map(|(service, limit)| {
+        let of = move |range: &PortRange| (Some((range.transport, range.first)), limit);
+        service.ports.iter().map(of)
+    });
+    let ping = policy.plumbing.ping_limit.map(|limit| (None, limit));
+    ports.chain(ping).map(|(port, limit)| Limited { port, bytes: bytes(limit) }).collect()
 }
 
 /// The first and the last address of a prefix, their neighbours outside, and one within.

@@ -1,25 +1,20 @@
-//! Has every frame judged three times, compares, and counts.
+//! Runs families of policies side by side.
 
-use std::fmt;
+use std::ops::Range;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
-use proxy_common::abi::reason::{MAX_REASONS, Reason};
-use proxy_common::engine::Outcome;
+use anyhow::{Context, Result};
+use proxy_common::abi::reason::MAX_REASONS;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use tollgate::dataplane::{Trial, TrialHook};
-use tollgate::policy::compile::{Clock, Compiled, RuleIds, compile};
-use tollgate::simulate::Simulation;
 
-use super::policies::{self, Case};
-use super::traffic::{Step, Traffic};
-use crate::reference::Reference;
-
-/// Keys of the kernel's limiter; the host has others, so that no accident of a hash hides in both.
-const KEYS: [u64; 3] = [0x1234_5678_9abc_def1, 0x0fed_cba9_8765_4321, 0x5555_aaaa_3333_cccd];
+use super::court::Court;
+use super::family::{FAMILY, Family, Member};
+use super::report::{Disagreement, Summary};
+use super::traffic::Traffic;
+use super::witness::Witness;
 
 /// How much to test.
 #[derive(Clone, Copy, Debug)]
@@ -30,191 +25,88 @@ pub struct Options {
     pub packets: u64,
     /// Where everything random comes from.
     pub seed: u64,
-    /// Every how many policies the kernel is asked too; 0: never.
+    /// Every how many families of [`FAMILY`] policies the kernel is asked too; 0: never.
     pub kernel_every: u64,
-    /// How many policies are tested at a time.
+    /// How many families are tested at a time; 0: as many as there are processors.
     pub threads: usize,
 }
 
-/// A frame that is not judged alike.
-#[derive(Clone, Debug)]
-pub struct Disagreement {
-    /// Seed of a run of one policy that shows it.
-    pub seed: u64,
-    /// The policy's file.
-    pub policy: String,
-    /// Where the frame arrives.
-    pub interface: &'static str,
-    /// Number of the frame, from 0.
-    pub packet: u64,
-    /// When it arrives, or leaves.
-    pub step: Step,
-    /// The frame.
-    pub frame: Vec<u8>,
-    /// Who says what.
-    pub said: String,
-}
-
-impl fmt::Display for Disagreement {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let way = if self.step.egress { "leaves" } else { "arrives" };
-        writeln!(
-            f,
-            "seed {} (repeat: --seed {} --policies 1), packet {}, {way} on {} at {} ns\n{}",
-            self.seed, self.seed, self.packet, self.interface, self.step.now_ns, self.said
-        )?;
-        for byte in &self.frame {
-            write!(f, "{byte:02x}")?;
-        }
-        writeln!(f, "\n{}", self.policy)
-    }
-}
-
-/// What came out.
-#[derive(Clone, Debug, Default)]
-pub struct Summary {
-    /// Policies.
-    pub policies: u64,
-    /// Frames judged by the reference and the engine.
-    pub packets: u64,
-    /// Frames among them that the XDP program judged too.
-    pub xdp: u64,
-    /// Frames among them that the TC program judged too.
-    pub tc: u64,
-    /// Frames that this host sent, beside those.
-    pub sent: u64,
-    /// Arrived frames by number of the reason.
-    pub reasons: Vec<u64>,
-    /// The first disagreement of each policy that has one.
-    pub disagreements: Vec<Disagreement>,
-    /// How long it took.
-    pub elapsed: Duration,
-}
-
-impl Summary {
-    /// Reasons that no frame ended with, besides the one that means a fault of the program.
-    pub fn uncovered(&self) -> Vec<Reason> {
-        let covered = |reason: &Reason| self.reasons.get(*reason as usize).is_some_and(|count| *count > 0);
-        Reason::ALL.iter().copied().filter(|r| *r != Reason::TableFault && !covered(r)).collect()
-    }
-
-    fn add(&mut self, other: Self) {
-        self.policies += other.policies;
-        self.packets += other.packets;
-        self.xdp += other.xdp;
-        self.tc += other.tc;
-        self.sent += other.sent;
-        self.reasons.resize(MAX_REASONS as usize, 0);
-        for (sum, count) in self.reasons.iter_mut().zip(other.reasons) {
-            *sum += count;
-        }
-        self.disagreements.extend(other.disagreements);
-    }
-}
-
-impl fmt::Display for Summary {
-    /// The histogram of reasons, and one line of sums.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for reason in Reason::ALL {
-            let count = self.reasons.get(*reason as usize).copied().unwrap_or(0);
-            writeln!(f, "{:<28} {count:>10}", reason.name())?;
-        }
-        write!(
-            f,
-            "{} policies, {} packets in, {} out; in the kernel {} by XDP and {} by TC; {} disagreements; {:.1} s",
-            self.policies,
-            self.packets,
-            self.sent,
-            self.xdp,
-            self.tc,
-            self.disagreements.len(),
-            self.elapsed.as_secs_f64()
-        )
-    }
-}
-
-/// Tests as many policies as are asked for.
+/// Tests as many policies as are asked for, and says after each family what came out so far.
 ///
 /// # Errors
 /// If something can't be run at all: the kernel refuses a program, or a policy can't be compiled.
-pub fn run(options: Options) -> Result<Summary> {
+pub fn run(options: Options, progress: impl Fn(&Summary) + Sync) -> Result<Summary> {
     let started = Instant::now();
-    let next = AtomicU64::new(0);
+    let processors = || std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = if options.threads == 0 { processors() } else { options.threads };
+    let families = families(options.seed, options.policies);
+    let next = AtomicUsize::new(0);
     let total = Mutex::new(Ok(Summary::default()));
     std::thread::scope(|scope| {
-        for _ in 0..options.threads.max(1) {
+        for _ in 0..threads {
             scope.spawn(|| {
-                loop {
-                    let nth = next.fetch_add(1, Ordering::Relaxed);
-                    if nth >= options.policies {
-                        return;
-                    }
-                    let kernel = options.kernel_every > 0 && nth.is_multiple_of(options.kernel_every);
-                    let seed = options.seed.wrapping_add(nth);
-                    let summary =
-                        test_one(seed, options.packets, kernel).with_context(|| format!("seed {seed}"));
+                while let Some(seeds) = families.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let number = seeds.start / FAMILY;
+                    let kernel = options.kernel_every > 0 && number.is_multiple_of(options.kernel_every);
+                    let found = test_family(seeds.clone(), options.packets, kernel)
+                        .with_context(|| format!("seeds {seeds:?}"));
                     let Ok(mut total) = total.lock() else { return };
-                    match (summary, total.as_mut()) {
-                        (Ok(summary), Ok(total)) => total.add(summary),
-                        (Err(error), Ok(_)) => {
-                            *total = Err(error);
-                            next.store(options.policies, Ordering::Relaxed);
+                    match (found, total.as_mut()) {
+                        (Ok(summary), Ok(total)) => {
+                            total.add(summary);
+                            total.elapsed = started.elapsed();
+                            progress(total);
                         }
+                        (Err(error), Ok(_)) => *total = Err(error),
                         (_, Err(_)) => return,
                     }
                 }
             });
         }
     });
-    let mut summary = total.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner())?;
+    let mut summary = total.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)?;
     summary.elapsed = started.elapsed();
     Ok(summary)
 }
 
-/// The three who judge.
-struct Court<'a> {
-    compiled: &'a Compiled,
-    reference: Reference,
-    host: Simulation<'a>,
-    kernel: Vec<Witness>,
-    /// The kernel's clock.
-    kernel_ns: Option<u64>,
-}
-
-/// One of the kernel's programs.
-struct Witness {
-    hook: TrialHook,
-    trial: Trial,
-    /// Packets and bytes that it judged.
-    judged: (u64, u64),
-}
-
-impl Witness {
-    /// True if the kernel takes the frame for a test-run. What it does not take is broken, and changes nothing.
-    fn takes(&self, frame: &[u8]) -> bool {
-        takes(self.hook, frame)
+/// The seeds of a run, family by family.
+fn families(seed: u64, policies: u64) -> Vec<Range<u64>> {
+    let end = seed.saturating_add(policies);
+    let mut families = Vec::new();
+    let mut start = seed;
+    while start < end {
+        let next = (start / FAMILY + 1).saturating_mul(FAMILY).min(end);
+        families.push(start..next);
+        start = next;
     }
+    families
 }
 
-fn takes(hook: TrialHook, frame: &[u8]) -> bool {
-    let least = match (hook, frame.get(12..14)) {
-        (TrialHook::Xdp | TrialHook::XdpLinear, _) => 14,
-        // A whole header of the protocol that the frame names (Linux 6.18), and something behind the link header.
-        (TrialHook::Tc, Some([0x08, 0x00])) => 34,
-        (TrialHook::Tc, Some([0x86, 0xdd])) => 54,
-        (TrialHook::Tc, _) => 15,
-    };
-    frame.len() >= least
+fn test_family(seeds: Range<u64>, packets: u64, kernel: bool) -> Result<Summary> {
+    let family = Family::draw(seeds)?;
+    let mut witnesses = if kernel { Witness::both(&family)? } else { Vec::new() };
+    let mut summary = Summary::default();
+    for member in &family.members {
+        summary.add(test_one(&family, member, &mut witnesses, packets)?);
+    }
+    for witness in &witnesses {
+        let (judged, answers) = witness.totals()?;
+        let sum = if witness.is_xdp() { &mut summary.xdp } else { &mut summary.tc };
+        *sum += judged;
+        summary.answers += answers;
+    }
+    Ok(summary)
 }
 
-/// One policy and its frames, up to the first disagreement.
-fn test_one(seed: u64, packets: u64, kernel: bool) -> Result<Summary> {
-    let mut rng = StdRng::seed_from_u64(seed);
-    let case = policies::case(&mut rng);
-    let rules = RuleIds::assign(&[], &|_| false, &case.policy)?;
-    let compiled = compile(&case.policy, &[case.interface.to_owned()], &rules)?;
-    let mut court = Court::new(&case, &compiled, kernel)?;
-    let mut traffic = Traffic::new(&case.policy, rng);
+/// One policy and its frames, up to the first disagreement. `kernel` are the programs of its family, or none.
+///
+/// # Errors
+/// If something can't be run at all.
+pub fn test_one(family: &Family, member: &Member, kernel: &mut [Witness], packets: u64) -> Result<Summary> {
+    let mut court = Court::open(family, member, kernel)?;
+    // Of its own, so that a policy that is drawn in another way keeps its traffic as far as it can.
+    let rng = StdRng::seed_from_u64(member.seed.reverse_bits());
+    let mut traffic = Traffic::new(&member.case.policy, rng);
     let mut frame = Vec::with_capacity(4096);
     let mut summary = Summary { policies: 1, reasons: vec![0; MAX_REASONS as usize], ..Summary::default() };
     for packet in 0..packets {
@@ -227,9 +119,8 @@ fn test_one(seed: u64, packets: u64, kernel: bool) -> Result<Summary> {
         match court.judge(&frame, step.now_ns)? {
             Ok(reason) => summary.reasons[reason as usize] += 1,
             Err(said) => {
-                let interface = case.interface;
-                let policy = case.text.clone();
-                let frame = frame.clone();
+                let (seed, interface, policy) =
+                    (member.seed, member.case.interface, member.case.text.clone());
                 let found = Disagreement { seed, policy, interface, packet, step, frame, said };
                 summary.disagreements.push(found);
                 break;
@@ -237,94 +128,5 @@ fn test_one(seed: u64, packets: u64, kernel: bool) -> Result<Summary> {
         }
         summary.packets += 1;
     }
-    for Witness { hook, trial, judged } in &court.kernel {
-        let total = trial.total()?;
-        ensure!(
-            (total.packets, total.bytes) == *judged,
-            "{hook:?} counted {} packets and {} bytes, not {judged:?}",
-            total.packets,
-            total.bytes
-        );
-        match hook {
-            TrialHook::Tc => summary.tc += judged.0,
-            TrialHook::Xdp | TrialHook::XdpLinear => summary.xdp += judged.0,
-        }
-    }
     Ok(summary)
-}
-
-impl<'a> Court<'a> {
-    fn new(case: &'a Case, compiled: &'a Compiled, kernel: bool) -> Result<Self> {
-        let reference =
-            Reference::new(&case.policy, case.interface).context("the policy means no interface")?;
-        let mut trials = Vec::new();
-        if kernel {
-            for hook in [TrialHook::Xdp, TrialHook::Tc] {
-                let trial = Trial::new(compiled, 0, hook, Clock::Given, KEYS)?;
-                trials.push(Witness { hook, trial, judged: (0, 0) });
-            }
-        }
-        let host = Simulation::new(compiled, 0);
-        Ok(Self { compiled, reference, host, kernel: trials, kernel_ns: None })
-    }
-
-    fn send(&mut self, frame: &[u8], now_ns: u64) -> Result<()> {
-        self.reference.egress(frame, now_ns);
-        self.host.egress(frame, now_ns);
-        if takes(TrialHook::Tc, frame) {
-            self.set_kernel_clock(now_ns)?;
-            for witness in &self.kernel {
-                witness.trial.egress(frame)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The reason, if all agree on it; else who says what.
-    fn judge(&mut self, frame: &[u8], now_ns: u64) -> Result<Result<Reason, String>> {
-        let (reason, rule) = self.reference.ingress(frame, now_ns);
-        let host = self.host.ingress(frame, now_ns);
-        let mut alike = reason == host.reason && rule.as_deref() == self.rule(host);
-        let mut kernel = Vec::with_capacity(2);
-        self.set_kernel_clock(now_ns)?;
-        for witness in self.kernel.iter_mut().filter(|witness| witness.takes(frame)) {
-            let outcome = witness
-                .trial
-                .ingress(frame, host)
-                .with_context(|| format!("a frame of {} bytes: {frame:02x?}", frame.len()))?;
-            alike &= outcome == host;
-            witness.judged.0 += 1;
-            witness.judged.1 += frame.len() as u64;
-            kernel.push((witness.hook, outcome));
-        }
-        if alike {
-            return Ok(Ok(reason));
-        }
-        let mut said = format!(
-            "reference: {} {}\nhost:      {} {}",
-            reason.name(),
-            rule.as_deref().unwrap_or_default(),
-            host.reason.name(),
-            self.rule(host).unwrap_or_default()
-        );
-        for (hook, outcome) in kernel {
-            let rule = self.rule(outcome).unwrap_or_default();
-            said += &format!("\n{:<10} {} {rule}", format!("{hook:?}:"), outcome.reason.name());
-        }
-        Ok(Err(said))
-    }
-
-    fn rule(&self, outcome: Outcome) -> Option<&'a str> {
-        if outcome.reason.has_rule() { self.compiled.rule_name(outcome.rule) } else { None }
-    }
-
-    fn set_kernel_clock(&mut self, now_ns: u64) -> Result<()> {
-        if self.kernel_ns != Some(now_ns) {
-            for witness in &self.kernel {
-                witness.trial.set_now_ns(now_ns)?;
-            }
-            self.kernel_ns = Some(now_ns);
-        }
-        Ok(())
-    }
 }

@@ -3,6 +3,7 @@
 //! The sequence remembers what it sent, so that replies, errors and later fragments follow; some frames are damaged
 //! afterwards, and some are noise from the start.
 
+use std::collections::VecDeque;
 use std::net::IpAddr;
 
 use rand::RngExt;
@@ -15,6 +16,9 @@ use super::packets;
 use super::pools::Pools;
 use super::wire::{self, Header, Payload};
 
+const FIN: u8 = 1;
+const SYN: u8 = 2;
+const ACK: u8 = 16;
 pub(super) const SECOND_NS: u64 = 1_000_000_000;
 /// The limiter's cells hold 78 hours and are swept by the daemon. Without one, a sequence must end before.
 const LONGEST_NS: u64 = 70 * 3600 * SECOND_NS;
@@ -30,9 +34,24 @@ pub struct Step {
     pub egress: bool,
 }
 
+/// A frame that must follow for an edge to show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Planned {
+    /// The last frame once more.
+    Same,
+    /// The last frame from an address close by.
+    Neighbour,
+    /// A later fragment of the datagram that began last.
+    Later,
+    /// Another first fragment of it.
+    First,
+    /// A reply to what this host sent last; with these flags, if it is TCP.
+    Reply(u8),
+}
+
 /// Both ends of what was sent, seen from this host.
 #[derive(Clone, Debug)]
-pub(super) struct Sent {
+pub struct Sent {
     pub(super) local: IpAddr,
     pub(super) remote: IpAddr,
     /// Ports; the identifier twice for an echo.
@@ -44,7 +63,7 @@ pub(super) struct Sent {
 
 /// A datagram of which a first fragment arrived.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Begun {
+pub struct Begun {
     pub(super) source: IpAddr,
     pub(super) destination: IpAddr,
     pub(super) protocol: u8,
@@ -62,8 +81,8 @@ pub struct Traffic {
     end_ns: u64,
     /// This host sent the last frame.
     egress: bool,
-    /// How often the last frame comes again.
-    repeats: u32,
+    /// What comes next, and how much later.
+    planned: VecDeque<(u64, Planned)>,
     /// Moments at which something ends, and those beside them.
     edges: Vec<u64>,
 }
@@ -77,21 +96,23 @@ impl Traffic {
         let now_ns = starts.choose(&mut rng).copied().unwrap_or(0);
         let end_ns = if pools.unlimited { u64::MAX } else { now_ns + LONGEST_NS };
         let (sent, begun, edges) = (Vec::new(), Vec::new(), Vec::new());
-        Self { rng, pools, sent, begun, now_ns, end_ns, egress: false, repeats: 0, edges }
+        Self { rng, pools, sent, begun, now_ns, end_ns, egress: false, planned: VecDeque::new(), edges }
     }
 
     /// Puts the next frame into `frame`, which holds the last one: some come in bursts, to use up limits.
     pub fn next_into(&mut self, frame: &mut Vec<u8>) -> Step {
-        if self.repeats > 0 {
-            self.repeats -= 1;
-            let exact = self.one(&self.pools.refills.clone(), 0);
-            let leap = match self.rng.random_range(0..20) {
-                0 => exact,
-                1 => exact.saturating_sub(1),
-                2 => exact + 1,
-                _ => 0,
-            };
-            self.leap(leap.min(60 * SECOND_NS));
+        if let Some((leap, planned)) = self.planned.pop_front() {
+            self.leap(leap);
+            match planned {
+                Planned::Same => {}
+                Planned::Neighbour => {
+                    let nth = self.rng.random_range(0..4);
+                    wire::change_source(frame, nth);
+                }
+                Planned::Later => self.part(frame, false),
+                Planned::First => self.part(frame, true),
+                Planned::Reply(flags) => self.reply(frame, flags),
+            }
             return Step { now_ns: self.now_ns, egress: self.egress };
         }
         self.pass_time();
@@ -100,11 +121,76 @@ impl Traffic {
         self.fill(frame, egress);
         frame.truncate(mutate::MOST_BYTES);
         if self.rng.random_bool(0.05) {
-            self.repeats = self.one(&[1, 2, 4, 8, 16], 1);
-        } else if frame.len() > 1000 && self.rng.random_bool(0.1) {
-            self.repeats = 70;
+            let times = self.one(&[1, 2, 4, 8, 16], 1);
+            self.burst(times);
         }
         Step { now_ns: self.now_ns, egress }
+    }
+
+    fn part(&mut self, frame: &mut Vec<u8>, first: bool) {
+        let Some(begun) = self.begun.last().copied() else { return };
+        self.egress = false;
+        let packet = packets::part(self, begun, first);
+        wire::frame(frame, &[], if begun.source.is_ipv6() { 0x86dd } else { 0x0800 }, &packet);
+    }
+
+    fn reply(&mut self, frame: &mut Vec<u8>, flags: u8) {
+        let Some(sent) = self.sent.last() else { return };
+        self.egress = false;
+        let payload = packets::reply_to(sent, flags);
+        let packet = wire::packet(&Header::default(), sent.remote, sent.local, &payload);
+        wire::frame(frame, &[], if sent.local.is_ipv6() { 0x86dd } else { 0x0800 }, &packet);
+    }
+
+    /// Plans the last frame again: as often as it takes to use up a limit, and then at moments when a token has come back or
+    /// nearly so.
+    pub(super) fn burst(&mut self, times: usize) {
+        self.flood(times);
+        for _ in 0..times.min(5) {
+            let exact = self.one(&self.pools.refills.clone(), 0);
+            let leap = match self.rng.random_range(0..6) {
+                0 => exact,
+                1 => exact.saturating_sub(1),
+                2 => exact + 1,
+                _ => 0,
+            };
+            self.planned.push_back((leap.min(60 * SECOND_NS), Planned::Same));
+        }
+    }
+
+    /// Plans the last frame again, from one source or several, while no time passes.
+    fn flood(&mut self, times: usize) {
+        let crowd = self.rng.random_bool(0.4);
+        for _ in 0..times {
+            let another = crowd && self.rng.random_bool(0.7);
+            self.planned.push_back((0, if another { Planned::Neighbour } else { Planned::Same }));
+        }
+    }
+
+    /// Plans the life of the flow that was begun last: how it gets into one of its states, and a reply when it is about to be
+    /// forgotten.
+    pub(super) fn plan_life(&mut self, protocol: u8) {
+        let [opening, established, closing, udp, icmp] = self.pools.timeouts;
+        let handshake = (0, Planned::Reply(SYN | ACK));
+        let timeout_ns = match (protocol, self.rng.random_range(0..4)) {
+            (6, 0) => opening,
+            (6, 1) => {
+                self.planned.extend([handshake, (0, Planned::Reply(ACK | FIN))]);
+                closing
+            }
+            (6, _) => {
+                self.planned.push_back(handshake);
+                established
+            }
+            (17, _) => udp,
+            _ => icmp,
+        };
+        let mut near = |ns: u64| ns + self.rng.random_range(0..3) - 1;
+        let (noted_ns, ended_ns) = (near((timeout_ns / 8).min(SECOND_NS)), near(timeout_ns));
+        // About when a packet of it counts again, so that it lives on or not.
+        let again_ns = if self.rng.random_bool(0.5) { noted_ns } else { 0 };
+        self.planned.push_back((again_ns, Planned::Reply(ACK)));
+        self.planned.push_back((ended_ns - again_ns, Planned::Reply(ACK)));
     }
 
     fn fill(&mut self, frame: &mut Vec<u8>, egress: bool) {
@@ -232,7 +318,7 @@ impl Traffic {
 
     /// Remembers what this host sent.
     pub(super) fn note_sent(&mut self, sent: Sent) {
-        for timeout_ns in self.pools.timeouts.clone() {
+        for timeout_ns in self.pools.timeouts {
             if self.rng.random_bool(0.2) {
                 self.ends_after(timeout_ns);
             }
@@ -263,7 +349,14 @@ impl Traffic {
                 self.begun.swap_remove(0);
             }
             self.begun.push(Begun { source: from, destination: to, protocol, id: header.id });
-            self.ends_after(30 * SECOND_NS);
+            if self.rng.random_bool(0.3) {
+                if self.rng.random_bool(0.3) {
+                    self.planned.push_back((0, Planned::First));
+                }
+                let leap = [0, 30 * SECOND_NS - 1, 30 * SECOND_NS, 30 * SECOND_NS + 1];
+                let leap = self.one(&leap, 0);
+                self.planned.push_back((leap, Planned::Later));
+            }
         }
         wire::packet(header, from, to, payload)
     }

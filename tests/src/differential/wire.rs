@@ -134,10 +134,36 @@ pub fn extension(number: u8, units: u8, fill: u8) -> (u8, Vec<u8>) {
     (number, rest)
 }
 
+/// The link address that frames are sent to: that of the loopback interface, by which the kernel says that a test-run's frames
+/// came.
+pub const HERE: [u8; 6] = [0; 6];
+
+/// True if a VLAN tag follows the link addresses.
+pub fn is_tagged(frame: &[u8]) -> bool {
+    matches!(frame.get(12..14), Some([0x81, 0x00] | [0x88, 0xa8] | [0x91, 0x00]))
+}
+
+/// Changes the source of an IP packet without tags to one close by: of the same network, or of the one beside. Done a second
+/// time, it is the first again.
+pub fn change_source(frame: &mut [u8], nth: usize) {
+    let bits: [(usize, u8); 4] = match frame.get(12..14) {
+        Some([0x08, 0x00]) => [(29, 1), (29, 2), (29, 3), (28, 1)],
+        // Within its /64, the /64s beside, the /48 beside.
+        Some([0x86, 0xdd]) => [(37, 1), (29, 1), (29, 2), (27, 1)],
+        _ => return,
+    };
+    if let Some((at, bit)) = bits.get(nth)
+        && let Some(byte) = frame.get_mut(*at)
+    {
+        *byte ^= bit;
+    }
+}
+
 /// Puts a link header in front: tags from the outermost in, then the type.
 pub fn frame(out: &mut Vec<u8>, tags: &[u16], ethertype: u16, payload: &[u8]) {
     out.clear();
-    out.extend([2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1]);
+    out.extend(HERE);
+    out.extend([2, 0, 0, 0, 0, 1]);
     for (nth, tag) in tags.iter().enumerate() {
         out.extend(tag.to_be_bytes());
         out.extend((nth as u16 + 100).to_be_bytes());

@@ -188,14 +188,15 @@ impl Trials {
         self.begin_ns += DAY;
         let begin_ns = self.begin_ns;
         for event in before {
-            self.trial(interface).set_now_ns(begin_ns + event.at_ns)?;
+            self.trial(interface).set_now_ns(begin_ns + event.at_ns);
             if event.ingress {
                 self.judge(&event.frame, Reason::ServiceAllowed, interface)?;
             } else {
                 self.trial(interface).egress(&event.frame)?;
             }
         }
-        Ok(self.trial(interface).set_now_ns(begin_ns + at_ns)?)
+        self.trial(interface).set_now_ns(begin_ns + at_ns);
+        Ok(())
     }
 
     fn judge(&mut self, frame: &[u8], guess: Reason, interface: Interface) -> Result<Reason> {
