@@ -50,6 +50,7 @@ pub fn run(global: &Global, args: &Args) -> Outcome {
             Ok(())
         }
         Response::Applied(report) => {
+            report.warnings.iter().for_each(|warning| eprint!("{warning}"));
             println!("{}", report.sentence());
             report.notes.iter().for_each(|note| println!("note: {note}"));
             Ok(())

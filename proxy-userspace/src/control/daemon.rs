@@ -173,8 +173,10 @@ impl Daemon {
                     interfaces: interfaces.collect(),
                     tests: applied.tests,
                     notes: applied.notes,
+                    warnings: policy.warnings.iter().map(ToString::to_string).collect(),
                 };
                 log::info!("{}", report.sentence());
+                policy.warnings.iter().for_each(|warning| log::warn!("{}", warning.in_one_line()));
                 report.notes.iter().for_each(|note| log::info!("{note}"));
                 Response::Applied(report)
             }

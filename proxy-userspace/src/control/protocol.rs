@@ -55,6 +55,9 @@ pub struct Report {
     pub tests: usize,
     /// What the operator should know.
     pub notes: Vec<String>,
+    /// What the policy's author should know of it, each with its place in the file. An older daemon says none.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// An interface that is enforced.

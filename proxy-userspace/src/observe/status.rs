@@ -32,7 +32,7 @@ pub struct Status {
     pub policy: Option<PolicyStatus>,
     /// Where.
     pub interfaces: Vec<InterfaceStatus>,
-    /// What passes without being a service.
+    /// What passes without being a service, by that policy.
     pub plumbing: Vec<&'static str>,
     /// The daemon. Enforcement does not need it.
     pub daemon: DaemonStatus,
@@ -62,6 +62,8 @@ pub struct InterfaceStatus {
     pub mode: &'static str,
     /// The policy in force here: the same everywhere, unless an apply was cut short.
     pub policy: PolicyStatus,
+    /// What passes here without being a service: the same everywhere too, unless the policies are not.
+    pub plumbing: Vec<&'static str>,
 }
 
 /// The daemon.
@@ -79,12 +81,10 @@ pub struct DaemonStatus {
 /// If what is pinned can't be read.
 pub fn read(pins: &Pins, run_dir: &Path) -> Result<Status, DataplaneError> {
     let enforced = enforced(pins)?;
-    let switched = enforced.first().map_or(0, |first| first.label.plumbing);
-    let on = SWITCHED.iter().filter(|(bit, _)| switched & bit != 0).map(|(_, name)| *name);
     Ok(Status {
         enforcing: !enforced.is_empty(),
         policy: enforced.first().map(policy),
-        plumbing: if enforced.is_empty() { Vec::new() } else { ALWAYS.into_iter().chain(on).collect() },
+        plumbing: enforced.first().map(plumbing).unwrap_or_default(),
         interfaces: enforced.iter().map(interface).collect(),
         daemon: DaemonStatus { running: lock::daemon_runs(run_dir), socket: server::socket(run_dir) },
     })
@@ -97,7 +97,13 @@ fn interface(enforced: &Enforced) -> InterfaceStatus {
         hook: enforced.attachment.hook(),
         mode: enforced.attachment.mode(),
         policy: policy(enforced),
+        plumbing: plumbing(enforced),
     }
+}
+
+fn plumbing(enforced: &Enforced) -> Vec<&'static str> {
+    let on = SWITCHED.iter().filter(|(bit, _)| enforced.label.plumbing & bit != 0).map(|(_, name)| *name);
+    ALWAYS.into_iter().chain(on).collect()
 }
 
 fn policy(enforced: &Enforced) -> PolicyStatus {

@@ -22,7 +22,7 @@ use std::path::Path;
 use ipnet::IpNet;
 use sha2::{Digest, Sha256};
 
-pub use diagnostic::{Diagnostic, Note, Place, PolicyError};
+pub use diagnostic::{Diagnostic, Note, Place, PolicyError, Severity};
 pub use model::Policy;
 
 use listfile::ListError;
