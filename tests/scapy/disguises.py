@@ -2,7 +2,7 @@
 
 import itertools
 
-from lab import CLOSED, LINK, OUTSIDE_V6, SERVER_V4, SERVER_V6, V4, V6, send, syn
+from lab import CLOSED, LINK, OUTSIDE_V6, SERVER_V4, SERVER_V6, V4, V6, syn, write
 from scapy.all import (
     GRE,
     IP,
@@ -107,4 +107,4 @@ def cases():
         yield LINK / IP(src=V4.src, dst="172.17.0.2") / syn(port)
 
 
-send(cases())
+write(cases())

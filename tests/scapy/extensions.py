@@ -1,6 +1,6 @@
 """IPv6 extension headers in front of a SYN or a datagram: chains, atomic and nested fragments, routing headers."""
 
-from lab import CLOSED, LINK, OPEN, SERVER_V6, V6, send, syn, whole
+from lab import CLOSED, LINK, OPEN, SERVER_V6, V6, syn, whole, write
 from scapy.all import (
     IPv6,
     IPv6ExtHdrDestOpt,
@@ -94,4 +94,4 @@ def cases():
         number += 2
 
 
-send(cases())
+write(cases())

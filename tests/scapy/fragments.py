@@ -1,6 +1,6 @@
 """IPv4 fragments that hide a port, or change it: tiny, overlapping, reordered, beyond the end, without end."""
 
-from lab import CLOSED, LINK, OPEN, SERVER_V4, V4, send, syn, whole
+from lab import CLOSED, LINK, OPEN, SERVER_V4, V4, syn, whole, write
 from scapy.all import ICMP, IP, UDP, raw
 
 FIRST, LAST = 1, 0
@@ -59,4 +59,4 @@ def cases():
         number += 7
 
 
-send(cases())
+write(cases())

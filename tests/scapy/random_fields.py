@@ -1,6 +1,6 @@
 """Headers whose fields scapy fills at random; only the ends are given."""
 
-from lab import LINK, OUTSIDE_V4, OUTSIDE_V6, SERVER_V4, SERVER_V6, send
+from lab import LINK, OUTSIDE_V4, OUTSIDE_V6, SERVER_V4, SERVER_V6, write
 from scapy.all import ICMP, IP, TCP, UDP, ICMPv6Unknown, IPv6, IPv6ExtHdrFragment, IPv6ExtHdrRouting, Raw, fuzz
 
 EACH = 200
@@ -28,4 +28,4 @@ def cases():
             yield template
 
 
-send(cases())
+write(cases())

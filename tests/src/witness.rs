@@ -1,5 +1,7 @@
-//! What others in the server's kernel say of the packets that got past the filter: nft, with the shipped policy in its
-//! own words, and the protocols' own counters. Neither knows anything of Tollgate.
+//! What others in the server's kernel say of the packets that got past the filter and of the server's answers: nft, with the
+//! shipped policy in its own words, and the protocols' own counters. Neither knows anything of Tollgate.
+//!
+//! Called by the tests that let other people's tools loose on the server (`tests/strangers`).
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,14 +13,18 @@ use serde_json::Value;
 
 use crate::lab::{Host, Lab, Ns};
 
-/// `policies/platform.toml` for packets from the uplink, after the reassembly of fragments (which `ct` brings along):
-/// what no rule accepts should not have got here, and is counted.
+/// `policies/platform.toml` for packets from the uplink, after the reassembly of fragments (which `ct` brings along): what no
+/// rule accepts should not have got here, and is counted. And the same for what leaves: a closed port answers nothing at all,
+/// no reset and no error, so that it looks like all the others.
 const POLICY: &str = r#"
 table inet witness {
   counter leaked-tcp {}
   counter leaked-udp {}
   counter leaked-icmp {}
   counter leaked-other {}
+  counter answered-tcp {}
+  counter answered-udp {}
+  counter answered-icmp {}
   chain uplink {
     type filter hook prerouting priority raw
     iifname != "wlp2s0" accept
@@ -43,11 +49,24 @@ table inet witness {
     ct state invalid continue
     counter name leaked-other
   }
+  chain answers {
+    type filter hook postrouting priority raw
+    oifname != "wlp2s0" accept
+    tcp sport { 80, 443 } accept
+    ip daddr 192.168.0.0/24 tcp sport { 8000, 8082, 8083, 5432 } accept
+    ip6 daddr fe80::/10 tcp sport { 8000, 8082, 8083, 5432 } accept
+    meta l4proto tcp counter name answered-tcp accept
+    meta l4proto udp counter name answered-udp accept
+    icmp type destination-unreachable counter name answered-icmp accept
+    icmpv6 type destination-unreachable counter name answered-icmp accept
+  }
 }
 "#;
 
-/// Its counters.
+/// Its counters of what came in.
 const LEAKS: [&str; 4] = ["leaked-tcp", "leaked-udp", "leaked-icmp", "leaked-other"];
+/// Its counters of what went out.
+const ANSWERS: [&str; 3] = ["answered-tcp", "answered-udp", "answered-icmp"];
 
 /// Files of the protocols' counters.
 const FILES: [&str; 2] = ["snmp", "snmp6"];
@@ -101,10 +120,10 @@ impl Witness {
                 counts.insert(name.to_owned(), packets);
             }
         }
-        ensure!(
-            counts.contains_key(LEAKS[3]) && counts.contains_key("Tcp.InSegs"),
-            "no counters: {counts:?}"
-        );
+        let expected = LEAKS.iter().chain(&ANSWERS).chain(&["Tcp.InSegs"]);
+        for name in expected {
+            ensure!(counts.contains_key(*name), "no counter {name}: {counts:?}");
+        }
         Ok(Testimony { counts })
     }
 }
@@ -127,6 +146,11 @@ impl Testimony {
     /// Packets that the policy in nft's words would have dropped.
     pub fn leaked(&self) -> u64 {
         LEAKS.iter().map(|name| self.count(name)).sum()
+    }
+
+    /// Packets by which the server gave away that a port is closed, or that somebody behind it answers.
+    pub fn answered(&self) -> u64 {
+        ANSWERS.iter().map(|name| self.count(name)).sum()
     }
 }
 

@@ -279,3 +279,51 @@ fn people_get_tables_and_wrong_arguments_get_code_2() -> Result<()> {
         Ok(())
     })
 }
+
+/// A policy that cuts the host off from its DHCP server is applied, and all who apply it are told; `status` shows what is left.
+#[test]
+fn plumbing_that_is_turned_off_is_warned_of_and_not_listed() -> Result<()> {
+    let narrow = format!("{GOOD}\n[plumbing]\ndhcp = false\nmdns = true\n");
+    let line = narrow.lines().position(|line| line.starts_with("dhcp")).context("the switch")? + 1;
+    let d = Deployment::with_policy(&narrow, Hook::AsWritten)?;
+
+    let told = |file: &Path| format!("{}:{line}:8", file.display());
+    let started = d.write_policy("policy.toml", &narrow)?;
+    let log = d.tollgate.log();
+    ensure!(log.contains("WARN") && log.contains(&told(&started)) && log.contains("lease"), "{log}");
+
+    let again = d.write_policy("narrow.toml", &narrow)?;
+    for command in ["check", "apply"] {
+        let output = d.tollgate.checked(&[command, &again.to_string_lossy()])?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(errors.contains("warning: ") && errors.contains(&told(&again)), "{command}: {errors}");
+        ensure!(!String::from_utf8_lossy(&output.stdout).contains("warning"), "{command}: {output:?}");
+    }
+    let output = d.tollgate.checked(&["check", "--json", &again.to_string_lossy()])?;
+    let json: Value = serde_json::from_slice(&output.stdout)?;
+    ensure!(json.pointer("/warnings/0/place/line") == Some(&line.into()), "{json}");
+    ensure!(json.pointer("/ok") == Some(&true.into()), "{json}");
+    let output = d.tollgate.checked(&["apply", "--json", &again.to_string_lossy()])?;
+    let json: Value = serde_json::from_slice(&output.stdout)?;
+    let warning = json.pointer("/warnings/0").and_then(Value::as_str);
+    ensure!(warning.is_some_and(|warning| warning.contains(&told(&again))), "{json}");
+
+    let listed = serde_json::json!([
+        "arp",
+        "link-control",
+        "neighbour-discovery",
+        "router-advertisements",
+        "dhcpv6",
+        "multicast-membership",
+        "mdns",
+        "ping"
+    ]);
+    let status = d.tollgate.status()?;
+    for place in ["/plumbing", "/interfaces/0/plumbing"] {
+        ensure!(status.pointer(place) == Some(&listed), "{place}: {status}");
+    }
+    let shown = text(&d.tollgate.checked(&["status"])?);
+    let row = shown.lines().find(|line| line.starts_with("plumbing")).context("no plumbing")?;
+    ensure!(row.contains("arp, ") && row.contains("mdns, ping") && !row.contains("dhcp,"), "{shown}");
+    Ok(())
+}

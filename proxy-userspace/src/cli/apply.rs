@@ -95,6 +95,7 @@ pub(super) fn print(report: &Report, json: bool) -> Outcome {
         println!("{}", serde_json::to_string(report).context("JSON")?);
         return Ok(());
     }
+    report.warnings.iter().for_each(|warning| eprint!("{warning}"));
     println!("{}", report.sentence());
     report.changes.iter().for_each(|change| println!("  {change}"));
     report.notes.iter().for_each(|note| println!("note: {note}"));

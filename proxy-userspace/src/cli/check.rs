@@ -18,7 +18,9 @@ use crate::simulate::{self, TestReport};
 /// Every error comes with file, line, column, the offending text and what to write instead. The policy's [[test]]s are run
 /// on the same code that decides in the kernel; `tollgate apply` runs them once more in the kernel itself.
 ///
-/// Exit code 0: good. 1: a test of the policy fails. 2: the file has errors.
+/// What a good policy makes hard for the host itself, such as keeping its lease, is said as a warning.
+///
+/// Exit code 0: good, with or without warnings. 1: a test of the policy fails. 2: the file has errors.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The policy file
@@ -37,6 +39,7 @@ struct Result<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     hash: Option<&'a str>,
     errors: &'a [policy::Diagnostic],
+    warnings: &'a [policy::Diagnostic],
     failed_tests: Vec<String>,
 }
 
@@ -46,7 +49,14 @@ pub fn run(args: &Args) -> Outcome {
         Err(error) => {
             if args.json {
                 let errors = &error.0;
-                json(&Result { ok: false, file: &args.file, hash: None, errors, failed_tests: Vec::new() })?;
+                json(&Result {
+                    ok: false,
+                    file: &args.file,
+                    hash: None,
+                    errors,
+                    warnings: &[],
+                    failed_tests: Vec::new(),
+                })?;
             }
             return Err(Failure::Input(error.to_string()));
         }
@@ -62,6 +72,7 @@ pub fn run(args: &Args) -> Outcome {
                     file: &args.file,
                     hash: Some(&policy.hash),
                     errors: &[],
+                    warnings: &policy.warnings,
                     failed_tests,
                 })?;
             }
@@ -74,6 +85,7 @@ pub fn run(args: &Args) -> Outcome {
             file: &args.file,
             hash: Some(&policy.hash),
             errors: &[],
+            warnings: &policy.warnings,
             failed_tests: report.failures().map(ToString::to_string).collect(),
         })?;
     }
@@ -81,6 +93,7 @@ pub fn run(args: &Args) -> Outcome {
         return Err(Failure::Refused(format!("tests of the policy fail\n{}", report.to_string().trim_end())));
     }
     if !args.json {
+        policy.warnings.iter().for_each(|warning| eprint!("{warning}"));
         print(&for_people(&policy, &report));
     }
     Ok(())

@@ -9,7 +9,7 @@ use super::table::{print, rendered, table};
 use super::{Global, Outcome, require_root};
 use crate::observe::status::{self, Status};
 
-/// Show what is enforced where: interface, hook and mode, policy file and hash, and since when
+/// Show what is enforced where: interface, hook and mode, policy file and hash, since when, and what passes as plumbing
 ///
 /// Read from the kernel: true also while the daemon is down.
 #[derive(Debug, clap::Args)]
@@ -62,7 +62,10 @@ fn for_people(status: &Status, bpffs: &Path) -> String {
     let mut interfaces = table(&["interface", "#index", "hook", "mode", "policy"]);
     for one in &status.interfaces {
         let same = one.policy == *policy;
-        let what = if same { "the above".to_owned() } else { format!("{}", one.policy.file.display()) };
+        let mut what = if same { "the above".to_owned() } else { format!("{}", one.policy.file.display()) };
+        if one.plumbing != status.plumbing {
+            let _ = write!(what, " (plumbing: {})", one.plumbing.join(", "));
+        }
         interfaces.add_row([one.name.as_str(), &one.index.to_string(), one.hook, one.mode, &what]);
     }
     text + "\n" + &rendered(&interfaces)

@@ -101,6 +101,7 @@ impl Daemon {
             tests: 0,
             changes: Vec::new(),
             notes: vec!["found in force, waiting to be confirmed; the file was not applied".to_owned()],
+            warnings: Vec::new(),
             confirm_s: Some(left.as_secs()),
             revision: None,
         }))
@@ -234,13 +235,15 @@ impl Daemon {
             tests: applied.tests,
             changes: before.map(|before| policy::difference(&before, &policy)).unwrap_or_default(),
             notes,
+            warnings: policy.warnings.iter().map(ToString::to_string).collect(),
             confirm_s: how.confirm_s,
             revision,
         };
-        *self.in_force.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(policy));
         log::info!("{}", report.sentence());
+        policy.warnings.iter().for_each(|warning| log::warn!("{}", warning.in_one_line()));
         report.changes.iter().for_each(|change| log::info!("{change}"));
         report.notes.iter().for_each(|note| log::info!("{note}"));
+        *self.in_force.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(policy));
         Response::Applied(report)
     }
 

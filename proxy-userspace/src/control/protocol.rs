@@ -95,6 +95,9 @@ pub struct Report {
     /// Its number in the history, if it could be written.
     #[serde(default)]
     pub revision: Option<u64>,
+    /// What the policy's author should know of it, each with its place in the file. An older daemon says none.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// An interface that is enforced.

@@ -11,6 +11,7 @@
 //!
 //! Interfaces go by index: a renamed one stays enforced, and names may have dots, which this file system refuses.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -207,10 +208,22 @@ pub(super) fn make(folder: &Path) -> Result<(), DataplaneError> {
 }
 
 /// True if what this process mounts is there for everybody: unlike under `ip netns exec`, or in a unit with private mounts.
+///
+/// By the ids of mounts, which a copy of a mount namespace gets anew: the namespace itself (`/proc/1/ns/mnt`) is shown only
+/// to who may trace the first process, which is not every root.
 fn sees_mounts_of_init() -> bool {
-    let of = |process: &str| fs::read_link(format!("/proc/{process}/ns/mnt"));
-    // Not to be told is as good as no: only root is, and only root can mount.
-    matches!((of("self"), of("1")), (Ok(own), Ok(first)) if own == first)
+    let of = |process: &str| fs::read_to_string(format!("/proc/{process}/mountinfo"));
+    // Not to be told is as good as no.
+    matches!((of("self"), of("1")), (Ok(own), Ok(first)) if share_a_mount(&own, &first))
+}
+
+/// True if two listings of mounts (proc_pid_mountinfo(5)) have one in common. Not all: a root directory of its own hides
+/// what is above it.
+fn share_a_mount(one: &str, other: &str) -> bool {
+    let ids = |listing: &str| -> HashSet<u64> {
+        listing.lines().filter_map(|line| line.split(' ').next()?.parse().ok()).collect()
+    };
+    !ids(one).is_disjoint(&ids(other))
 }
 
 /// True if the path, or its nearest ancestor that exists, is on a BPF file system.
@@ -232,6 +245,16 @@ mod tests {
         let pins = Pins::new(folder.path().join("pins"));
         assert!(matches!(pins.prepare(), Err(DataplaneError::NoBpfFs(_))));
         assert!(!pins.root().exists());
+    }
+
+    #[test]
+    fn one_mount_in_common_is_the_same_namespace() {
+        let first = "23 27 0:22 / /sys rw - sysfs sysfs rw\n27 1 254:0 / / rw - ext4 /dev/vda rw\n";
+        let under_another_root = "23 27 0:22 / /sys rw - sysfs sysfs rw\n";
+        // The same mounts in a copy of the namespace, as `unshare --mount` makes one.
+        let copy = "152 153 0:22 / /sys rw - sysfs sysfs rw\n153 150 254:0 / / rw - ext4 /dev/vda rw\n";
+        assert!(share_a_mount(first, first) && share_a_mount(under_another_root, first));
+        assert!(!share_a_mount(copy, first) && !share_a_mount("", first) && !share_a_mount("x y\n", first));
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub struct Status {
     pub interfaces: Vec<InterfaceStatus>,
     /// Seconds that a policy has left to be confirmed in, if one waits; then the one before is in force again.
     pub confirm_within_s: Option<u64>,
-    /// What passes without being a service.
+    /// What passes without being a service, by that policy.
     pub plumbing: Vec<&'static str>,
     /// The daemon. Enforcement does not need it.
     pub daemon: DaemonStatus,
@@ -64,6 +64,8 @@ pub struct InterfaceStatus {
     pub mode: &'static str,
     /// The policy in force here: the same everywhere, unless an apply was cut short.
     pub policy: PolicyStatus,
+    /// What passes here without being a service: the same everywhere too, unless the policies are not.
+    pub plumbing: Vec<&'static str>,
 }
 
 /// The daemon.
@@ -81,13 +83,11 @@ pub struct DaemonStatus {
 /// If what is pinned can't be read.
 pub fn read(pins: &Pins, run_dir: &Path) -> Result<Status, DataplaneError> {
     let enforced = enforced(pins)?;
-    let switched = enforced.first().map_or(0, |first| first.label.plumbing);
-    let on = SWITCHED.iter().filter(|(bit, _)| switched & bit != 0).map(|(_, name)| *name);
     Ok(Status {
         enforcing: !enforced.is_empty(),
         policy: enforced.first().map(policy),
         confirm_within_s: unconfirmed(pins)?.and_then(|waits| waits.left).map(|left| left.as_secs()),
-        plumbing: if enforced.is_empty() { Vec::new() } else { ALWAYS.into_iter().chain(on).collect() },
+        plumbing: enforced.first().map(plumbing).unwrap_or_default(),
         interfaces: enforced.iter().map(interface).collect(),
         daemon: DaemonStatus { running: lock::daemon_runs(run_dir), socket: server::socket(run_dir) },
     })
@@ -100,7 +100,13 @@ fn interface(enforced: &Enforced) -> InterfaceStatus {
         hook: enforced.attachment.hook(),
         mode: enforced.attachment.mode(),
         policy: policy(enforced),
+        plumbing: plumbing(enforced),
     }
+}
+
+fn plumbing(enforced: &Enforced) -> Vec<&'static str> {
+    let on = SWITCHED.iter().filter(|(bit, _)| enforced.label.plumbing & bit != 0).map(|(_, name)| *name);
+    ALWAYS.into_iter().chain(on).collect()
 }
 
 fn policy(enforced: &Enforced) -> PolicyStatus {

@@ -1,6 +1,7 @@
-//! Errors of a policy: where, what is wrong, what to write instead.
+//! Errors and warnings of a policy: where, what is wrong, what to write instead.
 //!
-//! [`PolicyError`] is what the commands print; [`super::report`] makes it.
+//! [`PolicyError`] is what the commands print of a policy that is refused, [`super::Policy`]'s warnings of one that is not;
+//! [`super::report`] makes both.
 
 use std::fmt;
 use std::ops::Range;
@@ -17,9 +18,21 @@ const LONGEST_TEXT: usize = 80;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyError(pub Vec<Diagnostic>);
 
-/// One error.
+/// Whether a policy can be applied in spite of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    /// No.
+    Error,
+    /// Yes, and its author should know what it brings.
+    Warning,
+}
+
+/// One error or warning.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Diagnostic {
+    /// Which of the two.
+    pub severity: Severity,
     /// The file that it is in: the policy or a list that it names.
     pub file: PathBuf,
     /// Where in the file; `None` if it concerns the file as a whole.
@@ -143,6 +156,7 @@ impl Diagnostic {
     /// An error about a file as a whole.
     pub(super) fn of_file(file: &Path, message: impl Into<String>, help: impl Into<String>) -> Self {
         Self {
+            severity: Severity::Error,
             file: file.to_owned(),
             place: None,
             message: message.into(),
@@ -156,8 +170,18 @@ impl Diagnostic {
         Self { place: Some(place), ..Self::of_file(file, message, help) }
     }
 
+    /// All of it in one line, for logs.
+    pub fn in_one_line(&self) -> String {
+        let place = self.place.as_ref().map(|place| format!(":{}:{}", place.line, place.column));
+        format!("{}{}: {}; {}", self.shown_file(), place.unwrap_or_default(), self.message, self.help)
+    }
+
+    fn shown_file(&self) -> String {
+        clean(&self.file.to_string_lossy(), usize::MAX)
+    }
+
     fn fmt_place(&self, f: &mut fmt::Formatter<'_>, place: Option<&Place>, margin: usize) -> fmt::Result {
-        let file = clean(&self.file.to_string_lossy(), usize::MAX);
+        let file = self.shown_file();
         let Some(place) = place else {
             return writeln!(f, "{:margin$}--> {file}", "");
         };
@@ -172,7 +196,11 @@ impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let places = self.place.iter().chain(self.notes.iter().map(|note| &note.place));
         let margin = places.map(|place| place.line.to_string().len()).max().unwrap_or(1);
-        writeln!(f, "error: {}", self.message)?;
+        let severity = match self.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        writeln!(f, "{severity}: {}", self.message)?;
         self.fmt_place(f, self.place.as_ref(), margin)?;
         for note in &self.notes {
             writeln!(f, "note: {}", note.message)?;

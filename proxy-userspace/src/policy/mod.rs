@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use sha2::{Digest, Sha256};
 
-pub use diagnostic::{Diagnostic, Note, Place, PolicyError};
+pub use diagnostic::{Diagnostic, Note, Place, PolicyError, Severity};
 pub use difference::difference;
 pub use model::Policy;
 

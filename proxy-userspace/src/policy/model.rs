@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
+use super::diagnostic::Diagnostic;
+
 /// Index of a zone in [`Policy::zones`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ZoneId(pub usize);
@@ -36,6 +38,8 @@ pub struct Policy {
     pub timeouts: Timeouts,
     /// The policy's own tests.
     pub tests: Vec<PolicyTest>,
+    /// What its author should know of it, in file order.
+    pub warnings: Vec<Diagnostic>,
 }
 
 impl Policy {

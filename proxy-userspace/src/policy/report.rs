@@ -1,13 +1,13 @@
-//! Collecting errors, so that one run names as many as is sensible.
+//! Collecting errors, so that one run names as many as is sensible, and warnings.
 //!
 //! [`super::document`] and [`super::validate`] go through the file with a [`Report`] at hand and go on after an
-//! error; [`super::parse`] hands out what it holds.
+//! error; [`super::parse`] hands out what it holds. Warnings are of policies without errors.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::Lists;
-use super::diagnostic::{Diagnostic, Note, Place, PolicyError};
+use super::diagnostic::{Diagnostic, Note, Place, PolicyError, Severity};
 
 /// Most errors that one run reports.
 const MOST: usize = 50;
@@ -23,11 +23,13 @@ pub(super) struct Report<'a> {
     lists: &'a Lists,
     /// Each with the place in the policy that it is sorted by.
     found: Vec<(usize, Diagnostic)>,
+    /// The same.
+    warnings: Vec<(usize, Diagnostic)>,
 }
 
 impl<'a> Report<'a> {
     pub(super) fn new(path: &'a Path, text: &'a str, lists: &'a Lists) -> Self {
-        Self { path, text, lists, found: Vec::new() }
+        Self { path, text, lists, found: Vec::new(), warnings: Vec::new() }
     }
 
     /// Where a list of the policy is.
@@ -97,6 +99,19 @@ impl<'a> Report<'a> {
     /// Reports an error of the file as a whole.
     pub(super) fn error_of_file(&mut self, message: impl Into<String>, help: impl Into<String>) {
         self.found.push((0, Diagnostic::of_file(self.path, message, help)));
+    }
+
+    /// Reports what makes the policy no worse than its author may want it, at `span` of the policy.
+    pub(super) fn warning(&mut self, span: &Span, message: impl Into<String>, help: impl Into<String>) {
+        let mut diagnostic = Diagnostic::at(self.path, self.place(span), message, help);
+        diagnostic.severity = Severity::Warning;
+        self.warnings.push((span.start, diagnostic));
+    }
+
+    /// All warnings in the order of the file.
+    pub(super) fn take_warnings(&mut self) -> Vec<Diagnostic> {
+        self.warnings.sort_by_key(|(at, _)| *at);
+        self.warnings.drain(..).map(|(_, diagnostic)| diagnostic).collect()
     }
 
     fn place(&self, span: &Span) -> Place {

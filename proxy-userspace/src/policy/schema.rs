@@ -244,10 +244,10 @@ pub(super) struct Service {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", expecting = "a table such as { mdns = true }")]
 pub(super) struct Plumbing {
-    pub(super) router_advertisements: Option<bool>,
-    pub(super) dhcp: Option<bool>,
-    pub(super) dhcpv6: Option<bool>,
-    pub(super) multicast_membership: Option<bool>,
+    pub(super) router_advertisements: Option<Spanned<bool>>,
+    pub(super) dhcp: Option<Spanned<bool>>,
+    pub(super) dhcpv6: Option<Spanned<bool>>,
+    pub(super) multicast_membership: Option<Spanned<bool>>,
     pub(super) mdns: Option<bool>,
     pub(super) ping: Option<bool>,
     pub(super) ping_limit: Option<Spanned<String>>,

@@ -39,6 +39,7 @@ pub fn empty() -> Policy {
             icmp_ns: 30_000_000_000,
         },
         tests: Vec::new(),
+        warnings: Vec::new(),
     }
 }
 

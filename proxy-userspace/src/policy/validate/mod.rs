@@ -5,6 +5,7 @@
 
 mod interfaces;
 mod limits;
+mod narrowed;
 mod plumbing;
 mod rate;
 mod reject;
@@ -23,6 +24,7 @@ use zones::Zones;
 /// Checks a document; `None` if anything was reported.
 pub(super) fn policy(report: &mut Report<'_>, document: Document, mut hash: Sha256) -> Option<Policy> {
     let rejecting = reject::Places::of(&document);
+    let narrowed = narrowed::Switches::of(&document.plumbing);
     let mut zones = Zones::new(report, document.zones, &mut hash);
     let mut limits = Limits::new(report, document.limits);
     let interfaces = interfaces::check(report, document.interfaces, &mut zones);
@@ -30,7 +32,7 @@ pub(super) fn policy(report: &mut Report<'_>, document: Document, mut hash: Sha2
     let plumbing = plumbing::check(report, document.plumbing, &mut limits);
     let timeouts = plumbing::timeouts(report, &document.timeouts);
     let tests = tests::check(report, document.tests, &interfaces);
-    let policy = Policy {
+    let mut policy = Policy {
         path: report.path().to_owned(),
         hash: hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect(),
         interfaces,
@@ -40,7 +42,13 @@ pub(super) fn policy(report: &mut Report<'_>, document: Document, mut hash: Sha2
         plumbing,
         timeouts,
         tests,
+        warnings: Vec::new(),
     };
     rejecting.check(report, &policy);
-    report.is_clean().then_some(policy)
+    if !report.is_clean() {
+        return None;
+    }
+    narrowed.warn(report, &policy);
+    policy.warnings = report.take_warnings();
+    Some(policy)
 }

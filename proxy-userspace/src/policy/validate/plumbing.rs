@@ -32,11 +32,12 @@ pub(super) fn check(report: &mut Report<'_>, value: schema::Plumbing, limits: &m
         None if !ping => None,
         None => Some(limits.named(PING).unwrap_or_else(|| limits.add(default_limit()))),
     };
+    let or_on = |given: Option<Spanned<bool>>| given.is_none_or(Spanned::into_inner);
     Plumbing {
-        router_advertisements: value.router_advertisements.unwrap_or(true),
-        dhcp: value.dhcp.unwrap_or(true),
-        dhcpv6: value.dhcpv6.unwrap_or(true),
-        multicast_membership: value.multicast_membership.unwrap_or(true),
+        router_advertisements: or_on(value.router_advertisements),
+        dhcp: or_on(value.dhcp),
+        dhcpv6: or_on(value.dhcpv6),
+        multicast_membership: or_on(value.multicast_membership),
         mdns: value.mdns.unwrap_or(false),
         ping,
         ping_limit,

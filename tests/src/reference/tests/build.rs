@@ -88,6 +88,7 @@ pub fn policy() -> Policy {
             icmp_ns: 30 * SECOND,
         },
         tests: Vec::new(),
+        warnings: Vec::new(),
     }
 }
 
