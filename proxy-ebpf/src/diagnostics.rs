@@ -7,7 +7,7 @@ use aya_ebpf::maps::PerCpuArray;
 use aya_log_ebpf::{debug, error};
 use proxy_common::abi::ABI_VERSION;
 
-use crate::maps::LABEL;
+use crate::maps::{CONSTANTS, LABEL};
 
 /// Faults seen by each CPU.
 #[map]
@@ -26,13 +26,15 @@ pub fn fault<C: EbpfContext>(ctx: &C) {
     // SAFETY: this CPU's own copy.
     let count = unsafe { &mut *count };
     if *count & 0xffff == 0 {
-        // This is also what ties the label to the program, so that whoever finds the program finds the label.
+        // This is also what ties the label and the constants to the program, so that whoever finds the program finds them.
         let applied = LABEL.get(0).map_or(0, |label| label.applied_unix_ns);
+        let row = CONSTANTS.get(0).map_or(0, |constants| constants.first_row);
         error!(
             ctx,
-            "a table of the policy applied at {} ns since 1970 is damaged: packets are dropped as table-fault; \
+            "a table of the policy applied at {} ns since 1970 is damaged (row {}): packets are dropped as table-fault; \
              apply the policy again",
-            applied
+            applied,
+            row
         );
     }
     *count += 1;

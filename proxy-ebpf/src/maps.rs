@@ -147,6 +147,10 @@ pub static BUCKETS: Array<Bucket> = Array::with_max_entries(1, 0);
 #[map]
 pub static LABEL: Array<Label> = Array::with_max_entries(1, 0);
 
+/// The constants of this instance once more, for whoever looks at the live program.
+#[map]
+pub static CONSTANTS: Array<Settings> = Array::with_max_entries(1, 0);
+
 /// The time, where it is given: see `CLOCK_GIVEN`.
 #[map]
 pub static GIVEN_TIME: Array<u64> = Array::with_max_entries(1, MAPPED);

@@ -5,6 +5,7 @@ mod check;
 mod completions;
 mod confirm;
 mod detach;
+mod explain;
 mod history;
 mod rollback;
 mod run;
@@ -77,6 +78,7 @@ enum Command {
     Confirm(confirm::Args),
     Rollback(rollback::Args),
     History(history::Args),
+    Explain(explain::Args),
     Stats(stats::Args),
     Detach(detach::Args),
     Completions(completions::Args),
@@ -116,6 +118,7 @@ pub fn main() -> ExitCode {
         Command::Confirm(args) => confirm::run(&global, &args),
         Command::Rollback(args) => rollback::run(&global, &args),
         Command::History(args) => history::run(&global, &args),
+        Command::Explain(args) => explain::run(&global, &args),
         Command::Stats(args) => stats::run(&global, &args),
         Command::Detach(args) => detach::run(&global, &args),
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),

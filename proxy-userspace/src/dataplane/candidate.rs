@@ -65,12 +65,12 @@ impl<'a> Candidate<'a> {
         let on_deadline = unconfirmed::on_deadline(self.pins, interface.index);
         let settings = Settings { on_deadline, ..self.settings(nth) };
         if on_deadline == DEADLINE_NONE {
-            return self.plan(plan).settings(settings).load();
+            return loaded(&self.plan(plan), settings);
         }
         let plan = plan.pinned(unconfirmed::DEADLINE, self.pins.unconfirmed().join(unconfirmed::DEADLINE));
         let previous = |name| unconfirmed::previous(self.pins, interface.index, name);
         let plan = unconfirmed::PREVIOUS.iter().fold(plan, |plan, name| plan.pinned(name, previous(name)));
-        let mut ebpf = self.plan(plan).settings(settings).load()?;
+        let mut ebpf = loaded(&self.plan(plan), settings)?;
         unconfirmed::introduce(self.pins, interface.index, &mut ebpf)?;
         Ok(ebpf)
     }
@@ -120,6 +120,15 @@ impl<'a> Candidate<'a> {
         }
         label
     }
+}
+
+/// Loads an instance with these constants, and leaves them for whoever looks at its programs.
+pub(super) fn loaded(plan: &Plan, settings: Settings) -> Result<Ebpf, DataplaneError> {
+    let mut ebpf = plan.clone().settings(settings).load()?;
+    let map = ebpf.map_mut("CONSTANTS").ok_or_else(|| missing("CONSTANTS"))?;
+    let mut map: Array<_, Settings> = Array::try_from(map).context(|| "CONSTANTS")?;
+    map.set(0, settings, 0).context(|| "writing CONSTANTS")?;
+    Ok(ebpf)
 }
 
 /// Makes the tables as large as they are.

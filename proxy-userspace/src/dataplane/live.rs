@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::{Array, Map, MapData, MapInfo};
 use aya::programs::ProgramInfo;
+use proxy_common::abi::counter::MAX_RULES;
 use proxy_common::abi::label::Label;
 
 use super::attach::linked_program;
@@ -57,19 +58,36 @@ pub fn enforced(pins: &Pins) -> Result<Vec<Enforced>, DataplaneError> {
         let Some(attachment) = Attachment::present(&folder, Direction::Ingress).first().copied() else {
             continue;
         };
-        let program = if is_over && concerns(pins, index) {
-            // The kernel went back by itself.
-            match program_before(pins, index, attachment)? {
-                Some(program) => program,
-                None => continue,
-            }
-        } else {
-            program(&folder, attachment, Direction::Ingress)?
-        };
+        let Some(program) = judging(pins, index, attachment, is_over)? else { continue };
         let label = label_of(&program)?;
         found.push(Enforced { interface, attachment, label });
     }
     Ok(found)
+}
+
+/// The program that judges on an interface now; `None`: none does, because the kernel went back to none.
+fn judging(
+    pins: &Pins,
+    index: u32,
+    attachment: Attachment,
+    is_over: bool,
+) -> Result<Option<ProgramInfo>, DataplaneError> {
+    if is_over && concerns(pins, index) {
+        return program_before(pins, index, attachment);
+    }
+    program(&pins.interface(index), attachment, Direction::Ingress).map(Some)
+}
+
+/// The program that judges on an enforced interface.
+pub(super) fn program_in_force(pins: &Pins, enforced: &Enforced) -> Result<ProgramInfo, DataplaneError> {
+    let is_over = unconfirmed(pins)?.is_some_and(|waits| waits.left.is_none());
+    let program = judging(pins, enforced.interface.index, enforced.attachment, is_over)?;
+    program.ok_or_else(|| missing("a program in force"))
+}
+
+/// Ids of the rules that a policy has.
+pub(super) fn label_rules(label: &Label) -> Vec<u16> {
+    (0..MAX_RULES as u16).filter(|id| label.has_rule(*id)).collect()
 }
 
 /// A program of an interface's folder.

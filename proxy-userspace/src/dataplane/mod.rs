@@ -10,6 +10,7 @@
 //!   └── shared (state that outlives policies), pins (where it all is)
 //! stacked (interfaces on interfaces), netlink: one dump
 //! sweep: the limiter's housekeeping
+//! explain: the live policy on frames of our own
 //! trial: the same programs on frames of our own, never attached
 //! live, counters, flows: what is enforced and what it has counted, read from the kernel alone
 //! ```
@@ -23,6 +24,7 @@ mod candidate;
 mod counters;
 mod detach;
 mod error;
+mod explain;
 mod flows;
 mod hook;
 mod interfaces;
@@ -45,6 +47,7 @@ pub use apply::{
 pub use counters::{Count, read as read_counters, read_answers};
 pub use detach::detach;
 pub use error::DataplaneError;
+pub use explain::Explainer;
 pub use flows::{count as count_flows, forget_silent};
 pub use hook::Attachment;
 pub use interfaces::{HostInterface, addresses as host_addresses, all as host_interfaces};

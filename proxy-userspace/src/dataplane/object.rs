@@ -29,7 +29,7 @@ pub const TC_EMPTY: &str = "tc_empty";
 pub const PROBE: &str = "probe";
 
 /// What a load of the object uses that exists elsewhere, and what it makes in other sizes.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Plan {
     pins: Vec<(&'static str, PathBuf)>,
     sizes: Vec<(&'static str, u32)>,

@@ -121,6 +121,7 @@ impl Trial {
         candidate::fill_tables(&mut self.ebpf, tables)?;
         self.forget_limits()?;
         forget::<FlowKey, FlowValue>(&mut self.ebpf, "FLOWS")?;
+        forget::<FlowKey, FlowValue>(&mut self.ebpf, "ESTABLISHED")?;
         forget::<FragmentKey, FragmentValue>(&mut self.ebpf, "FRAGMENTS")
     }
 
@@ -129,7 +130,7 @@ impl Trial {
         Self::verified(ebpf, ids(compiled), hook)
     }
 
-    fn verified(mut ebpf: Ebpf, rules: Vec<u16>, hook: TrialHook) -> Result<Self, DataplaneError> {
+    pub(super) fn verified(mut ebpf: Ebpf, rules: Vec<u16>, hook: TrialHook) -> Result<Self, DataplaneError> {
         match hook {
             TrialHook::Xdp | TrialHook::XdpLinear => drop(object::xdp(&mut ebpf, hook.program())?),
             TrialHook::Tc => drop(object::classifier(&mut ebpf, hook.program())?),

@@ -13,7 +13,7 @@ mod testreport;
 mod testrun;
 
 pub use tables::{HostLine, HostTables};
-pub use testframe::{FrameError, frame};
+pub use testframe::{FrameError, Probe, ProbeKind, frame, probe};
 pub use testreport::{TestReport, TestResult};
 pub use testrun::{TestError, TestPacket, check, run_tests, test_interfaces, test_packets};
 

@@ -1,8 +1,8 @@
-//! The frame that a `[[test]]` of a policy stands for.
+//! The frame that a `[[test]]` of a policy stands for, or a question of `explain`.
 //!
-//! Called by [`super::test_packets`], whoever then runs it.
+//! Called by [`super::test_packets`], whoever then runs it, and by `explain`.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use etherparse::PacketBuilder;
 
@@ -33,30 +33,71 @@ const PAYLOAD: [u8; 8] = *b"tollgate";
 #[error("the packet of the test can't be built")]
 pub struct FrameError(#[from] etherparse::err::packet::BuildWriteError);
 
+/// What a packet is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProbeKind {
+    /// The first packet of a TCP connection.
+    TcpSyn,
+    /// A packet amid one.
+    TcpAck,
+    /// A UDP datagram.
+    Udp,
+    /// An echo request.
+    Ping,
+}
+
+/// A packet that is asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// What it is.
+    pub kind: ProbeKind,
+    /// Who sends it; the port is of no account for an echo request.
+    pub from: SocketAddr,
+    /// To whom; `None`: an address for documentation. Of the same family.
+    pub to: Option<IpAddr>,
+    /// The port; of no account for an echo request.
+    pub to_port: u16,
+}
+
 /// The Ethernet frame of a test: a TCP SYN, a UDP datagram or an echo request.
 ///
 /// # Errors
 /// None that a test of a policy can cause.
 pub fn frame(test: &PolicyTest) -> Result<Vec<u8>, FrameError> {
+    let (kind, to_port) = match test.to {
+        TestTarget::Port(Transport::Tcp, port) => (ProbeKind::TcpSyn, port),
+        TestTarget::Port(Transport::Udp, port) => (ProbeKind::Udp, port),
+        TestTarget::Ping => (ProbeKind::Ping, 0),
+    };
+    probe(&Probe { kind, from: SocketAddr::new(test.from, SOURCE_PORT), to: None, to_port })
+}
+
+/// The Ethernet frame of a packet.
+///
+/// # Errors
+/// None that two addresses of one family can cause.
+pub fn probe(wanted: &Probe) -> Result<Vec<u8>, FrameError> {
     let link = PacketBuilder::ethernet2(SOURCE_MAC, DESTINATION_MAC);
-    let network = match test.from {
-        IpAddr::V4(from) => link.ipv4(from.octets(), other_than(from, DESTINATION_V4).octets(), HOP_LIMIT),
-        IpAddr::V6(from) => link.ipv6(from.octets(), other_than(from, DESTINATION_V6).octets(), HOP_LIMIT),
+    let network = match (wanted.from.ip(), wanted.to) {
+        (IpAddr::V4(from), Some(IpAddr::V4(to))) => link.ipv4(from.octets(), to.octets(), HOP_LIMIT),
+        (IpAddr::V6(from), Some(IpAddr::V6(to))) => link.ipv6(from.octets(), to.octets(), HOP_LIMIT),
+        (IpAddr::V4(from), _) => {
+            link.ipv4(from.octets(), other_than(from, DESTINATION_V4).octets(), HOP_LIMIT)
+        }
+        (IpAddr::V6(from), _) => {
+            link.ipv6(from.octets(), other_than(from, DESTINATION_V6).octets(), HOP_LIMIT)
+        }
     };
     let mut frame = Vec::new();
-    match (test.to, test.from) {
-        (TestTarget::Port(Transport::Tcp, port), _) => {
-            network.tcp(SOURCE_PORT, port, SEQUENCE, WINDOW).syn().write(&mut frame, &[])
-        }
-        (TestTarget::Port(Transport::Udp, port), _) => {
-            network.udp(SOURCE_PORT, port).write(&mut frame, &PAYLOAD)
-        }
-        (TestTarget::Ping, IpAddr::V4(_)) => {
+    let (from_port, to_port) = (wanted.from.port(), wanted.to_port);
+    match wanted.kind {
+        ProbeKind::TcpSyn => network.tcp(from_port, to_port, SEQUENCE, WINDOW).syn().write(&mut frame, &[]),
+        ProbeKind::TcpAck => network.tcp(from_port, to_port, SEQUENCE, WINDOW).ack(1).write(&mut frame, &[]),
+        ProbeKind::Udp => network.udp(from_port, to_port).write(&mut frame, &PAYLOAD),
+        ProbeKind::Ping if wanted.from.is_ipv4() => {
             network.icmpv4_echo_request(ECHO_ID, ECHO_SEQUENCE).write(&mut frame, &PAYLOAD)
         }
-        (TestTarget::Ping, IpAddr::V6(_)) => {
-            network.icmpv6_echo_request(ECHO_ID, ECHO_SEQUENCE).write(&mut frame, &PAYLOAD)
-        }
+        ProbeKind::Ping => network.icmpv6_echo_request(ECHO_ID, ECHO_SEQUENCE).write(&mut frame, &PAYLOAD),
     }?;
     Ok(frame)
 }
