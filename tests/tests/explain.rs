@@ -53,7 +53,10 @@ fn explains_what_happens(hook: Hook) -> Result<()> {
     let before = d.tollgate.settled_stats()?;
     let refused = explain(&d, &["tcp", "from", OUTSIDE_V4, "to", ":8000", "in", "wlp2s0"])?;
     ensure!(refused["verdict"] == "drop" && refused["reason"] == "service-refused", "{refused}");
-    ensure!(refused["rule"] == "django" && refused["zones"] == serde_json::json!(["strangers", "any"]), "{refused}");
+    ensure!(
+        refused["rule"] == "django" && refused["zones"] == serde_json::json!(["strangers", "any"]),
+        "{refused}"
+    );
     // The line of `[services.django]`, whatever line the lab's hook has added.
     let text = std::fs::read_to_string(refused["policy"].as_str().context("a path")?)?;
     let line = text.lines().position(|line| line == "[services.django]").context("a service")? + 1;

@@ -1,11 +1,13 @@
 //! Interfaces that come, go and change their names: what the policy names is enforced the moment it exists.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use tollgate_tests::lab::{SERVER_MAC, SERVER_V4, UPLINK};
+use tollgate_tests::frames::{Link, Path};
+use tollgate_tests::lab::{ROUTER_MAC, SERVER_MAC, SERVER_PORT, SERVER_V4, SERVER_V6, UPLINK};
+use tollgate_tests::sender::Sender;
 use tollgate_tests::traffic::{http_get, tcp_connect};
 use tollgate_tests::{Deployment, Hook, Host, Lab, Ns, Outcome, Tollgate};
 
@@ -103,6 +105,39 @@ fn the_uplink_is_enforced_again_when_it_was_deleted_and_made_again() -> Result<(
     }
     ensure!(tcp_connect(&lan, at(8082)?, SILENCE)? == Outcome::TimedOut, "8082 has no service");
     Ok(())
+}
+
+#[test]
+fn addresses_of_the_host_itself_are_no_sources() -> Result<()> {
+    let policy = format!("{POLICY}\n[services.echo]\nports = [\"udp/7000\"]\nallow = \"any\"\n");
+    let d = Deployment::with_policy(&policy, Hook::AsWritten)?;
+    let server = d.lab.ns(Host::Server);
+    let sender = Sender::open(&d.lab.ns(Host::Router), SERVER_PORT)?;
+    let link = Link { source: ROUTER_MAC, destination: SERVER_MAC };
+    let from = |source: &str| -> Result<(u64, u64)> {
+        let path = Path::new(
+            source.parse::<IpAddr>()?,
+            if source.contains(':') { SERVER_V6 } else { SERVER_V4 }.parse::<IpAddr>()?,
+        );
+        let before = d.tollgate.settled_stats()?;
+        sender.send(&[link.ip(&path.udp(50_000, 7000, b"who am I?"))])?;
+        let delta = d.tollgate.settled_stats()?.since(&before);
+        Ok((delta.reason("source-invalid").packets, delta.outcome("echo", "service-allowed").packets))
+    };
+    // The bridge's address, and one of the other family; their neighbours are strangers like all others.
+    ensure!(from("172.17.0.1")? == (1, 0) && from("172.17.0.3")? == (0, 1));
+    ip(&server, "addr add 2001:db8:7::1/64 dev docker0 nodad")?;
+    let turns = |source: &str, wanted: (u64, u64)| -> Result<()> {
+        let start = Instant::now();
+        while from(source)? != wanted {
+            ensure!(start.elapsed() < AT_MOST, "{source} is not treated as {wanted:?}: {}", d.tollgate.log());
+        }
+        Ok(())
+    };
+    turns("2001:db8:7::1", (1, 0))?;
+    ensure!(from("2001:db8:7::2")? == (0, 1));
+    ip(&server, "addr del 2001:db8:7::1/64 dev docker0")?;
+    turns("2001:db8:7::1", (0, 1))
 }
 
 #[test]

@@ -202,6 +202,11 @@ impl Daemon {
         if let Err(error) = self.reopen(&mut shared) {
             return response(&error);
         }
+        // Before the apply asks: what changes in between is looked at again.
+        match dataplane::own_addresses() {
+            Ok(own) => *self.own.lock().unwrap_or_else(PoisonError::into_inner) = own,
+            Err(error) => return response(&error),
+        }
         let confirm = how.confirm_s.map(Duration::from_secs);
         let missing_ok = missing_ok || self.late_interfaces;
         let before = self.in_force();
@@ -275,12 +280,19 @@ impl Daemon {
         dataplane::follow_interfaces(pins, &mut shared)?;
         let Some(policy) = self.in_force() else { return Ok(()) };
         let new = dataplane::unenforced(pins, &policy)?;
-        if new.is_empty() {
+        let own = dataplane::own_addresses()?;
+        let mut known = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        if new.is_empty() && *known == own {
             return Ok(());
         }
         let how = How { confirm: None, missing_ok: true, only_add: true };
         dataplane::apply(pins, &mut shared, &policy, how)?;
-        log::info!("{} appeared; {} is enforced there too", new.join(", "), policy.path.display());
+        *known = own;
+        if new.is_empty() {
+            log::info!("this host has other addresses; {} goes by them", policy.path.display());
+        } else {
+            log::info!("{} appeared; {} is enforced there too", new.join(", "), policy.path.display());
+        }
         Ok(())
     }
 

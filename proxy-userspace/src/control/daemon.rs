@@ -1,6 +1,7 @@
 //! The daemon: its start, its loop, its end. What it does on request is in `change`. Enforcement does not need it.
 
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -65,6 +66,8 @@ pub struct Daemon {
     pub(super) file: Mutex<PathBuf>,
     /// The policy in force, for interfaces that appear.
     pub(super) in_force: Mutex<Option<Arc<Policy>>>,
+    /// The host's own addresses, as that policy was compiled for them.
+    pub(super) own: Mutex<Vec<IpAddr>>,
     pub(super) late_interfaces: bool,
 }
 
@@ -123,6 +126,7 @@ pub async fn run(places: Places, start: Start, enforcing: impl FnOnce(&Report)) 
         shared: Mutex::new(shared),
         file: Mutex::new(start.policy.clone()),
         in_force: Mutex::new(None),
+        own: Mutex::new(Vec::new()),
         late_interfaces: start.late_interfaces,
     });
     // Signals are caught from before the policy is in force, and interfaces listened for: what comes meanwhile is not lost.

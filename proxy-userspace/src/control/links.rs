@@ -1,4 +1,5 @@
-//! Tells the daemon that something about this host's interfaces has changed: one came, went, or was put on another.
+//! Tells the daemon that something about this host's interfaces has changed: one came, went, or was put on another, or
+//! has another address.
 //!
 //! What has changed is not read from the messages: some may be lost, and the kernel is asked anyhow.
 
@@ -11,8 +12,8 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
 
-/// `RTMGRP_LINK` of `linux/rtnetlink.h`.
-const LINK: u32 = 1;
+/// `RTMGRP_LINK`, `RTMGRP_IPV4_IFADDR` and `RTMGRP_IPV6_IFADDR` of `linux/rtnetlink.h`.
+const GROUPS: u32 = 0x1 | 0x10 | 0x100;
 /// Longer than any message needs: what does not fit is cut off, and nobody reads it.
 const BUFFER: usize = 8192;
 
@@ -31,7 +32,7 @@ impl Links {
     /// If the kernel refuses.
     pub fn listen() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
-        socket.bind(&SocketAddr::new(0, LINK))?;
+        socket.bind(&SocketAddr::new(0, GROUPS))?;
         socket.set_non_blocking(true)?;
         // SAFETY: the socket owns its descriptor, which stays the same and open until it is dropped.
         let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };

@@ -13,7 +13,7 @@ use super::candidate::Candidate;
 use super::counters;
 use super::error::DataplaneError;
 use super::hook::{Attachment, Direction};
-use super::interfaces::{self, HostInterface};
+use super::interfaces::{self, HostInterface, own_addresses};
 use super::live;
 use super::object;
 use super::pins::{Pins, remove};
@@ -22,7 +22,7 @@ use super::shared::Shared;
 use super::stacked;
 use super::unconfirmed::{self, Unconfirmed};
 use crate::policy::Policy;
-use crate::policy::compile::{RuleIds, compile, entry_for};
+use crate::policy::compile::{RuleIds, compile_for_host, entry_for};
 use crate::policy::model::HookChoice;
 use crate::policy::units::InterfacePattern;
 use crate::simulate::test_interfaces;
@@ -99,7 +99,7 @@ fn try_apply(pins: &Pins, shared: &mut Shared, policy: &Policy, how: How) -> Res
     let in_force = live::enforced(pins)?;
     let live_rule = |id| in_force.iter().any(|enforced| enforced.label.has_rule(id));
     let rules = RuleIds::assign(&shared.rules()?, &live_rule, policy).map_err(bad_policy)?;
-    let compiled = compile(policy, &names, &rules).map_err(bad_policy)?;
+    let compiled = compile_for_host(policy, &names, &own_addresses()?, &rules).map_err(bad_policy)?;
     let candidate = Candidate::build(pins, shared, policy, &compiled)?;
     let tests = selftest::run(&candidate, policy, &compiled)?;
 

@@ -60,6 +60,22 @@ pub fn addresses() -> Result<Vec<(String, IpAddr)>, DataplaneError> {
     Ok(entries.filter_map(|one| Some((name(&one.interface_name), address(one.address?)?))).collect())
 }
 
+/// Addresses of this host that are nobody else's, in order: what no packet from a network can come from. Link-local ones are
+/// left out: on another link, another host may have the same (RFC 4291 section 2.5.6, RFC 3927).
+///
+/// # Errors
+/// If the kernel does not tell.
+pub fn own_addresses() -> Result<Vec<IpAddr>, DataplaneError> {
+    let mut own: Vec<IpAddr> = addresses()?.into_iter().map(|(_, address)| address).collect();
+    own.retain(|address| match address {
+        IpAddr::V4(v4) => !v4.is_link_local() && !v4.is_loopback(),
+        IpAddr::V6(v6) => !v6.is_unicast_link_local() && !v6.is_loopback(),
+    });
+    own.sort_unstable();
+    own.dedup();
+    Ok(own)
+}
+
 /// The interface with an index; `None` if it is gone.
 ///
 /// # Errors

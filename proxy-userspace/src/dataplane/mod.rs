@@ -50,7 +50,7 @@ pub use error::DataplaneError;
 pub use explain::Explainer;
 pub use flows::{count as count_flows, forget_silent};
 pub use hook::Attachment;
-pub use interfaces::{HostInterface, addresses as host_addresses, all as host_interfaces};
+pub use interfaces::{HostInterface, addresses as host_addresses, all as host_interfaces, own_addresses};
 pub use live::{Enforced, enforced};
 pub use pins::Pins;
 pub use shared::{Shared, read_rules};

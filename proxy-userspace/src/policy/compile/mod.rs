@@ -16,6 +16,8 @@ mod runs;
 mod trie;
 mod zoneset;
 
+use std::net::IpAddr;
+
 use proxy_common::abi::counter::RULE_DEFAULT;
 use proxy_common::abi::decision::Decision;
 use proxy_common::abi::limit::Bucket;
@@ -175,6 +177,19 @@ pub enum CompileError {
 /// # Errors
 /// An interface that the policy does not mean, or a policy that needs larger tables than can be loaded.
 pub fn compile(policy: &Policy, interfaces: &[String], rules: &RuleIds) -> Result<Compiled, CompileError> {
+    compile_for_host(policy, interfaces, &[], rules)
+}
+
+/// The same for a host with addresses of its own: no packet from a network can have one of these as its source.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_for_host(
+    policy: &Policy,
+    interfaces: &[String],
+    own: &[IpAddr],
+    rules: &RuleIds,
+) -> Result<Compiled, CompileError> {
     if policy.zones.len() > MOST_ZONES {
         return Err(CompileError::TooManyZones { zones: policy.zones.len() });
     }
@@ -199,7 +214,7 @@ pub fn compile(policy: &Policy, interfaces: &[String], rules: &RuleIds) -> Resul
     let buckets = buckets.into_table();
 
     let mut pool = Pool::default();
-    let sets = runs::runs(&policy.zones, &mut pool);
+    let sets = runs::runs(&policy.zones, own, &mut pool);
     let mut classes = Classes::new(&contexts, &policy.services);
     let sources = Runs { v4: classes.classify(&sets.v4, &pool)?, v6: classes.classify(&sets.v6, &pool)? };
     drop(sets);

@@ -3,7 +3,7 @@
 //! Called by [`super::compile`], once a family. Prefixes nest or are disjoint, so after sorting, one sweep with a
 //! stack of the prefixes that are open finds every run: n log n, and at most two runs more a prefix.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -66,8 +66,8 @@ impl Prefix {
     }
 }
 
-/// The runs of the zones and of the invalid sources; the values are numbers of sets in the pool.
-pub(super) fn runs(zones: &[Zone], pool: &mut Pool) -> Runs {
+/// The runs of the zones and of the invalid sources, `own` among them; the values are numbers of sets in the pool.
+pub(super) fn runs(zones: &[Zone], own: &[IpAddr], pool: &mut Pool) -> Runs {
     let numbered = || (0u16..).zip(zones);
     let everywhere: ZoneSet = numbered().filter(|(_, zone)| zone.any).map(|(number, _)| number).collect();
     let base = pool.id(everywhere);
@@ -82,6 +82,12 @@ pub(super) fn runs(zones: &[Zone], pool: &mut Pool) -> Runs {
     }
     v4.extend(INVALID_V4.map(|(first, length)| Prefix::v4(Ipv4Net::new_assert(first, length), INVALID)));
     v6.extend(INVALID_V6.map(|(first, length)| Prefix::v6(Ipv6Net::new_assert(first, length), INVALID)));
+    for address in own {
+        match IpNet::from(*address) {
+            IpNet::V4(net) => v4.push(Prefix::v4(net, INVALID)),
+            IpNet::V6(net) => v6.push(Prefix::v6(net, INVALID)),
+        }
+    }
     Runs { v4: sweep(v4, base, pool), v6: sweep(v6, base, pool) }
 }
 
@@ -147,7 +153,7 @@ mod tests {
     /// Where runs of IPv4 begin and which zones they are in.
     fn v4(zones: &[Zone]) -> Vec<(Ipv4Addr, Vec<u16>)> {
         let mut pool = Pool::default();
-        let runs = runs(zones, &mut pool).v4;
+        let runs = runs(zones, &[], &mut pool).v4;
         let zones_of = |set: u32| (0..=INVALID).filter(|z| pool.sets()[set as usize].has(*z)).collect();
         runs.iter().map(|run| (Ipv4Addr::from((run.start >> 96) as u32), zones_of(run.value))).collect()
     }
