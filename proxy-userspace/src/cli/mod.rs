@@ -1,6 +1,8 @@
 //! The command line: what can be asked, and the exit code of the answer. One file a command.
 
 mod apply;
+mod ban;
+mod bans;
 mod check;
 mod completions;
 mod detach;
@@ -8,12 +10,15 @@ mod run;
 mod stats;
 mod status;
 mod table;
+mod unban;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::control::lock::{self, Lock};
 use crate::dataplane::{DataplaneError, Pins};
 
 /// A packet filter and per-source rate limiter whose rules run in the Linux kernel.
@@ -38,11 +43,20 @@ pub struct Global {
     /// Where the daemon's socket and locks are. One for each firewall of a host
     #[arg(long, global = true, value_name = "DIR", default_value = "/run/tollgate")]
     run_dir: PathBuf,
+    /// Where what outlives a reboot is kept: bans and earlier policies. One for each firewall of a host
+    #[arg(long, global = true, value_name = "DIR", default_value = "/var/lib/tollgate")]
+    state_dir: PathBuf,
 }
 
 impl Global {
     fn pins(&self) -> Pins {
         Pins::new(&self.bpffs)
+    }
+
+    /// The right to change what is in the kernel, until it is dropped.
+    fn change(&self) -> Result<Lock, Failure> {
+        let lock = lock::change(&self.run_dir);
+        Ok(lock.with_context(|| format!("waiting for the lock in {}", self.run_dir.display()))?)
     }
 }
 
@@ -68,6 +82,9 @@ enum Command {
     Apply(apply::Args),
     Status(status::Args),
     Stats(stats::Args),
+    Ban(ban::Args),
+    Unban(unban::Args),
+    Bans(bans::Args),
     Detach(detach::Args),
     Completions(completions::Args),
 }
@@ -104,6 +121,9 @@ pub fn main() -> ExitCode {
         Command::Apply(args) => apply::run(&global, &args),
         Command::Status(args) => status::run(&global, &args),
         Command::Stats(args) => stats::run(&global, &args),
+        Command::Ban(args) => ban::run(&global, &args),
+        Command::Unban(args) => unban::run(&global, &args),
+        Command::Bans(args) => bans::run(&global, &args),
         Command::Detach(args) => detach::run(&global, &args),
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),
     };
@@ -144,6 +164,7 @@ mod tests {
             let cli = Cli::try_parse_from(args).expect("understood");
             assert_eq!(cli.global.bpffs, PathBuf::from("/b"));
             assert_eq!(cli.global.run_dir, PathBuf::from("/run/tollgate"));
+            assert_eq!(cli.global.state_dir, PathBuf::from("/var/lib/tollgate"));
         }
     }
 }

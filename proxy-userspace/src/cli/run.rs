@@ -34,7 +34,7 @@ pub fn run(global: &Global, args: &Args) -> Outcome {
         .enable_all()
         .build()
         .context("starting the daemon")?;
-    let daemon = daemon::run(global.pins(), &global.run_dir, &policy, announce);
+    let daemon = daemon::run(global.pins(), &global.run_dir, &global.state_dir, &policy, announce);
     runtime.block_on(daemon).map_err(|error| match error {
         DaemonError::BadInput(why) => Failure::Input(why),
         other => Failure::Refused(other.to_string()),

@@ -15,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::lock;
 use super::protocol::{Command, Enforcing, Report, Response};
 use super::server;
+use crate::bans::Registry;
 use crate::dataplane::{self, DataplaneError, Pins, Shared};
 use crate::policy;
 
@@ -26,6 +27,7 @@ const SWEEP_PERIOD: Duration = Duration::from_secs(3600);
 pub struct Daemon {
     pins: Pins,
     run_dir: PathBuf,
+    bans: Registry,
     /// The maps that outlive policies; also what makes applies come one at a time.
     shared: Mutex<Shared>,
     /// The policy that was last applied, for SIGHUP.
@@ -64,6 +66,7 @@ impl From<DataplaneError> for DaemonError {
 pub async fn run(
     pins: Pins,
     run_dir: &Path,
+    state_dir: &Path,
     policy: &Path,
     enforcing: impl FnOnce(&Report),
 ) -> Result<(), DaemonError> {
@@ -84,10 +87,18 @@ pub async fn run(
         _ => DaemonError::Io { what: run_dir.display().to_string(), source },
     })?;
     let mut shared = Shared::open(&pins).map_err(DaemonError::from)?;
+    let bans = Registry::new(&pins, state_dir);
+    match lock::change(run_dir) {
+        Ok(_change) => restore(&bans),
+        Err(error) => {
+            log::error!("bans of before are not looked at, somebody else is changing the firewall: {error}")
+        }
+    }
     let logger = EbpfLogger::init(shared.ebpf_mut());
     let daemon = Arc::new(Daemon {
         pins,
         run_dir: run_dir.to_owned(),
+        bans,
         shared: Mutex::new(shared),
         policy: Mutex::new(policy.to_owned()),
     });
@@ -158,6 +169,7 @@ impl Daemon {
                 Ok(fresh) => *shared = fresh,
                 Err(error) => return Response::Refused(error.to_string()),
             }
+            restore(&self.bans);
         }
         match dataplane::apply(&self.pins, &mut shared, &policy) {
             Ok(applied) => {
@@ -183,10 +195,11 @@ impl Daemon {
         }
     }
 
-    /// Sets limiter cells that owe nothing to zero, long before their time wraps; forgets connections that are long over.
+    /// Sets limiter cells that owe nothing to zero, long before their time wraps; forgets connections and bans that are over.
     async fn sweep(self: &Arc<Self>) {
-        let pins = self.pins.clone();
+        let (pins, daemon) = (self.pins.clone(), Arc::clone(self));
         let sweep = move || {
+            daemon.sweep_bans();
             let swept = dataplane::sweep(&pins)?;
             let timeouts = dataplane::enforced(&pins)?.into_iter().map(|one| one.label.tcp_established_ns);
             // Nothing enforced: nothing is known that anybody will ask for.
@@ -203,6 +216,16 @@ impl Daemon {
         }
     }
 
+    fn sweep_bans(&self) {
+        let swept = lock::change(&self.run_dir)
+            .map_err(|error| error.to_string())
+            .and_then(|_change| self.bans.sweep().map_err(|error| error.to_string()));
+        match swept {
+            Ok(swept) => log::debug!("forgot {swept} bans"),
+            Err(error) => log::warn!("housekeeping of bans: {error}"),
+        }
+    }
+
     /// Applies the policy file that was last applied, as it is now.
     async fn reload(self: &Arc<Self>) {
         let file = self.policy.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -212,6 +235,14 @@ impl Daemon {
                 log::error!("the policy in force stays, the new one was not applied: {why}");
             }
         }
+    }
+}
+
+/// Brings bans of before into maps that may be new, with the lock for changes held. A policy is enforced in any case.
+fn restore(bans: &Registry) {
+    match bans.restore() {
+        Ok(restored) => restored.sentences().iter().for_each(|sentence| log::warn!("{sentence}")),
+        Err(error) => log::error!("bans of before: {error}"),
     }
 }
 

@@ -1,7 +1,10 @@
 //! The interfaces of this network namespace: name, index, and whether frames on them begin with an Ethernet header.
 
+use std::net::IpAddr;
+
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_nameindex;
+use nix::sys::socket::SockaddrStorage;
 
 use super::error::{Context, DataplaneError};
 
@@ -40,6 +43,21 @@ pub fn all() -> Result<Vec<HostInterface>, DataplaneError> {
         .collect();
     found.sort_unstable_by_key(|interface| interface.index);
     Ok(found)
+}
+
+/// The addresses of this host.
+///
+/// # Errors
+/// If the kernel does not tell.
+pub fn addresses() -> Result<Vec<IpAddr>, DataplaneError> {
+    let entries = getifaddrs().context(|| "listing the addresses of the network interfaces")?;
+    Ok(entries.filter_map(|entry| ip(entry.address.as_ref()?)).collect())
+}
+
+/// The address in an entry of such a list, if it is one of IP.
+pub(super) fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
+    let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+    v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
 }
 
 /// The interface with an index; `None` if it is gone.

@@ -1,4 +1,5 @@
 //! What the kernel has counted and enforces, made ready for people and programs. Called by the commands.
 
+pub mod bans;
 pub mod stats;
 pub mod status;
