@@ -1,7 +1,7 @@
 //! The program under test: started in the server's namespace, asked, killed, and cleared away.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -35,6 +35,7 @@ pub struct Tollgate {
     ns: Ns,
     bpffs: PathBuf,
     run_dir: TempDir,
+    state_dir: TempDir,
     policy: PathBuf,
     extra: Vec<String>,
     daemon: Option<Child>,
@@ -56,11 +57,13 @@ impl Tollgate {
         binary()?;
         let instance = INSTANCES.fetch_add(1, Ordering::Relaxed);
         let pid = std::process::id();
-        let run_dir = tempfile::Builder::new().prefix(&format!("{TEMP_PREFIX}{pid}-run-")).tempdir()?;
+        let folder = |what| tempfile::Builder::new().prefix(&format!("{TEMP_PREFIX}{pid}-{what}-")).tempdir();
+        let (run_dir, state_dir) = (folder("run")?, folder("state")?);
         Ok(Self {
             ns: lab.ns(Host::Server),
             bpffs: PathBuf::from(format!("/sys/fs/bpf/{PINS_PREFIX}{pid}-{instance}")),
             run_dir,
+            state_dir,
             policy: policy.to_owned(),
             extra: extra.iter().map(|arg| (*arg).to_owned()).collect(),
             daemon: None,
@@ -94,7 +97,7 @@ impl Tollgate {
         Ok(())
     }
 
-    /// A command of this firewall: `tollgate --bpffs DIR --run-dir DIR …`, in the server's namespace.
+    /// A command of this firewall: `tollgate --bpffs DIR --run-dir DIR --state-dir DIR …`, in the server's namespace.
     pub fn command(&self) -> Result<Command> {
         let mut command = self.bare_command()?;
         command.args(self.directories());
@@ -114,13 +117,23 @@ impl Tollgate {
             "--run-dir".to_owned(),
             self.run_dir.path().display().to_string(),
             "--state-dir".to_owned(),
-            self.state_dir().display().to_string(),
+            self.state_dir.path().display().to_string(),
         ]
     }
 
     /// Runs a command to its end, whatever its exit code.
     pub fn output(&self, args: &[&str]) -> Result<Output> {
         self.command()?.args(args).stdin(Stdio::null()).output().context("starting tollgate")
+    }
+
+    /// The same with something to read.
+    pub fn output_of(&self, args: &[&str], input: &[u8]) -> Result<Output> {
+        let mut command = self.command()?;
+        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().context("starting tollgate")?;
+        // One that refuses its arguments reads nothing.
+        let _ = child.stdin.take().context("no pipe to tollgate")?.write_all(input);
+        Ok(child.wait_with_output()?)
     }
 
     /// Asks the daemon to change to another policy.
@@ -173,7 +186,8 @@ impl Tollgate {
         bail!("the counters did not come to rest within {REST:?}")
     }
 
-    fn json(&self, command: &str) -> Result<Value> {
+    /// What a command says for programs.
+    pub fn json(&self, command: &str) -> Result<Value> {
         let output = self.checked(&[command, "--json"])?;
         serde_json::from_slice(&output.stdout)
             .with_context(|| format!("{command} --json: {}", String::from_utf8_lossy(&output.stdout)))
@@ -238,9 +252,9 @@ impl Tollgate {
         self.run_dir.path()
     }
 
-    /// What outlives a reboot.
-    pub fn state_dir(&self) -> PathBuf {
-        self.run_dir.path().join("state")
+    /// Where it keeps what outlives a reboot.
+    pub fn state_dir(&self) -> &Path {
+        self.state_dir.path()
     }
 
     /// What the daemon has written to its standard error.

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 
 use anyhow::{Context, anyhow};
 
-use super::{Failure, Global, Outcome, session};
+use super::{Failure, Global, Outcome};
 use crate::control::client;
 use crate::control::protocol::{Caution, Command, Report, Response};
 use crate::policy;
 use crate::policy::units::TimeSpan;
+use crate::session;
 
 /// Change the policy in force: no restart, no gap, no cut of a connection that the new policy allows too
 ///

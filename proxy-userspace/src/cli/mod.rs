@@ -1,6 +1,8 @@
 //! The command line: what can be asked, and the exit code of the answer. One file a command.
 
 mod apply;
+mod ban;
+mod bans;
 mod check;
 mod completions;
 mod confirm;
@@ -9,16 +11,18 @@ mod explain;
 mod history;
 mod rollback;
 mod run;
-mod session;
 mod stats;
 mod status;
 mod table;
+mod unban;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::control::lock::{self, Lock};
 use crate::dataplane::{DataplaneError, Pins};
 
 /// A packet filter and per-source rate limiter whose rules run in the Linux kernel.
@@ -52,6 +56,12 @@ impl Global {
     fn pins(&self) -> Pins {
         Pins::new(&self.bpffs)
     }
+
+    /// The right to change what is in the kernel, until it is dropped.
+    fn change(&self) -> Result<Lock, Failure> {
+        let lock = lock::change(&self.run_dir);
+        Ok(lock.with_context(|| format!("waiting for the lock in {}", self.run_dir.display()))?)
+    }
 }
 
 const AFTER_HELP: &str = "\
@@ -80,6 +90,9 @@ enum Command {
     History(history::Args),
     Explain(explain::Args),
     Stats(stats::Args),
+    Ban(ban::Args),
+    Unban(unban::Args),
+    Bans(bans::Args),
     Detach(detach::Args),
     Completions(completions::Args),
 }
@@ -120,6 +133,9 @@ pub fn main() -> ExitCode {
         Command::History(args) => history::run(&global, &args),
         Command::Explain(args) => explain::run(&global, &args),
         Command::Stats(args) => stats::run(&global, &args),
+        Command::Ban(args) => ban::run(&global, &args),
+        Command::Unban(args) => unban::run(&global, &args),
+        Command::Bans(args) => bans::run(&global, &args),
         Command::Detach(args) => detach::run(&global, &args),
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),
     };
@@ -160,6 +176,7 @@ mod tests {
             let cli = Cli::try_parse_from(args).expect("understood");
             assert_eq!(cli.global.bpffs, PathBuf::from("/b"));
             assert_eq!(cli.global.run_dir, PathBuf::from("/run/tollgate"));
+            assert_eq!(cli.global.state_dir, PathBuf::from("/var/lib/tollgate"));
         }
     }
 }

@@ -3,11 +3,12 @@
 use anyhow::Context;
 
 use super::apply::{ask, print};
-use super::{Global, Outcome, require_root, session};
+use super::{Global, Outcome, require_root};
 use crate::control::history::{Fate, History};
 use crate::control::lock;
 use crate::control::protocol::{Caution, Command};
 use crate::dataplane;
+use crate::session;
 
 /// Go back to the policy before the one in force
 ///

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-use super::daemon::{Daemon, Start, notify};
+use super::daemon::{Daemon, Start, notify, restore};
 use super::history::Fate;
 use super::lock;
 use super::lockout::shut_out;
@@ -323,6 +323,7 @@ impl Daemon {
     fn reopen(&self, shared: &mut Shared) -> Result<(), DataplaneError> {
         if !self.places.pins.shared().exists() {
             *shared = Shared::open(&self.places.pins)?;
+            restore(&self.bans);
         }
         Ok(())
     }

@@ -20,6 +20,7 @@ use super::lock;
 use super::protocol::{Report, Response};
 use super::server;
 use super::watch::Watch;
+use crate::bans::Registry;
 use crate::dataplane::{self, DataplaneError, Pins, Shared};
 use crate::policy::{self, Policy};
 
@@ -60,6 +61,7 @@ pub struct Start {
 pub struct Daemon {
     pub(super) places: Places,
     pub(super) history: History,
+    pub(super) bans: Registry,
     /// The maps that outlive policies; also what makes applies come one at a time.
     pub(super) shared: Mutex<Shared>,
     /// The policy that was last applied, for SIGHUP.
@@ -119,10 +121,18 @@ pub async fn run(places: Places, start: Start, enforcing: impl FnOnce(&Report)) 
         _ => DaemonError::Io { what: run_dir.display().to_string(), source },
     })?;
     let mut shared = Shared::open(&pins).map_err(DaemonError::from)?;
+    let bans = Registry::new(&pins, &state_dir);
+    match lock::change(&run_dir) {
+        Ok(_change) => restore(&bans),
+        Err(error) => {
+            log::error!("bans of before are not looked at, somebody else is changing the firewall: {error}")
+        }
+    }
     let logger = EbpfLogger::init(shared.ebpf_mut());
     let daemon = Arc::new(Daemon {
         places,
         history: History::new(&state_dir),
+        bans,
         shared: Mutex::new(shared),
         file: Mutex::new(start.policy.clone()),
         in_force: Mutex::new(None),
@@ -182,10 +192,11 @@ pub async fn run(places: Places, start: Start, enforcing: impl FnOnce(&Report)) 
 }
 
 impl Daemon {
-    /// Sets limiter cells that owe nothing to zero, long before their time wraps; forgets connections that are long over.
+    /// Sets limiter cells that owe nothing to zero, long before their time wraps; forgets connections and bans that are over.
     async fn sweep(self: &Arc<Self>) {
-        let pins = self.places.pins.clone();
+        let (pins, daemon) = (self.places.pins.clone(), Arc::clone(self));
         let sweep = move || {
+            daemon.sweep_bans();
             let swept = dataplane::sweep(&pins)?;
             let timeouts = dataplane::enforced(&pins)?.into_iter().map(|one| one.label.tcp_established_ns);
             // Nothing enforced: nothing is known that anybody will ask for.
@@ -200,6 +211,24 @@ impl Daemon {
             Ok(Err(error)) => log::warn!("housekeeping: {error}"),
             Err(error) => log::warn!("housekeeping: {error}"),
         }
+    }
+
+    fn sweep_bans(&self) {
+        let swept = lock::change(&self.places.run_dir)
+            .map_err(|error| error.to_string())
+            .and_then(|_change| self.bans.sweep().map_err(|error| error.to_string()));
+        match swept {
+            Ok(swept) => log::debug!("forgot {swept} bans"),
+            Err(error) => log::warn!("housekeeping of bans: {error}"),
+        }
+    }
+}
+
+/// Brings bans of before into maps that may be new, with the lock for changes held. A policy is enforced in any case.
+pub(super) fn restore(bans: &Registry) {
+    match bans.restore() {
+        Ok(restored) => restored.sentences().iter().for_each(|sentence| log::warn!("{sentence}")),
+        Err(error) => log::error!("bans of before: {error}"),
     }
 }
 

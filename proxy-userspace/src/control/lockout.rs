@@ -1,25 +1,15 @@
 //! Would a policy shut out whoever applies it? Called by the daemon before an apply, with the connections that the command
 //! found its own session in.
 
-use std::net::{IpAddr, SocketAddr};
-
-use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
 
 use crate::dataplane::{self, DataplaneError};
 use crate::policy::Policy;
 use crate::policy::compile::{RuleIds, compile, entry_for};
 use crate::policy::model::{PolicyTest, TestTarget, Transport};
+use crate::session::Peer;
 use crate::simulate::{Simulation, frame};
 use proxy_common::abi::reason::Verdict;
-
-/// A connection by which somebody works on this host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Peer {
-    /// Where they are.
-    pub remote: SocketAddr,
-    /// What they are connected to.
-    pub local: SocketAddr,
-}
 
 /// Gives a sentence for each connection that could not be opened again under the policy.
 ///

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::lockout::Peer;
 use crate::dataplane::Attachment;
+use crate::session::Peer;
 
 /// Version of the protocol; both sides name it, and a request of another one is refused by name.
 pub const VERSION: u32 = 1;

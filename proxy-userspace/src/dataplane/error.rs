@@ -88,6 +88,16 @@ pub enum DataplaneError {
     /// There is nothing to be confirmed or taken back.
     #[error("{0}")]
     NothingWaits(&'static str),
+    /// A table of bans is full.
+    #[error(
+        "there is room for {most} bans of {of} alone: remove some (`tollgate unban`), or ban wider prefixes in their place"
+    )]
+    NoRoom {
+        /// Of what.
+        of: &'static str,
+        /// How many.
+        most: u32,
+    },
     /// A system call failed.
     #[error("{what}: {source}{}", causes(.source.as_ref()))]
     Kernel {

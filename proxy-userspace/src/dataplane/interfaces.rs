@@ -51,13 +51,9 @@ pub fn all() -> Result<Vec<HostInterface>, DataplaneError> {
 /// If the kernel does not tell.
 pub fn addresses() -> Result<Vec<(String, IpAddr)>, DataplaneError> {
     let entries = getifaddrs().context(|| "listing the addresses of the network interfaces")?;
-    let address = |storage: SockaddrStorage| {
-        let v4 = storage.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
-        v4.or_else(|| storage.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
-    };
     // Addresses may have labels: eth0:1.
     let name = |label: &str| label.split(':').next().unwrap_or_default().to_owned();
-    Ok(entries.filter_map(|one| Some((name(&one.interface_name), address(one.address?)?))).collect())
+    Ok(entries.filter_map(|one| Some((name(&one.interface_name), ip(one.address.as_ref()?)?))).collect())
 }
 
 /// Addresses of this host that are nobody else's, in order: what no packet from a network can come from. Link-local ones are
@@ -74,6 +70,12 @@ pub fn own_addresses() -> Result<Vec<IpAddr>, DataplaneError> {
     own.sort_unstable();
     own.dedup();
     Ok(own)
+}
+
+/// The address in an entry of such a list, if it is one of IP.
+pub(super) fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
+    let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+    v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
 }
 
 /// The interface with an index; `None` if it is gone.

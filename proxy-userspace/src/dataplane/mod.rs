@@ -11,6 +11,7 @@
 //! stacked (interfaces on interfaces), netlink: one dump
 //! sweep: the limiter's housekeeping
 //! explain: the live policy on frames of our own
+//! bans: who is banned until when; gateways: who must not be
 //! trial: the same programs on frames of our own, never attached
 //! live, counters, flows: what is enforced and what it has counted, read from the kernel alone
 //! ```
@@ -20,12 +21,14 @@
 mod adopt;
 mod apply;
 mod attach;
+mod bans;
 mod candidate;
 mod counters;
 mod detach;
 mod error;
 mod explain;
 mod flows;
+mod gateways;
 mod hook;
 mod interfaces;
 mod live;
@@ -44,16 +47,18 @@ mod unconfirmed;
 pub use apply::{
     Applied, AppliedInterface, How, TC_TO_REJECT, apply, fits_host, follow_interfaces, unenforced,
 };
+pub use bans::{Bans, is_single};
 pub use counters::{Count, read as read_counters, read_answers};
 pub use detach::detach;
 pub use error::DataplaneError;
 pub use explain::Explainer;
 pub use flows::{count as count_flows, forget_silent};
+pub use gateways::all as gateways;
 pub use hook::Attachment;
 pub use interfaces::{HostInterface, addresses as host_addresses, all as host_interfaces, own_addresses};
 pub use live::{Enforced, enforced};
 pub use pins::Pins;
-pub use shared::{Shared, read_rules};
+pub use shared::{Shared, now_ns, read_rules};
 pub use sweep::sweep;
 pub use trial::{Trial, TrialHook, time_of_empty_program};
 pub use unconfirmed::{Unconfirmed, confirm, revert, tidy, unconfirmed};

@@ -224,7 +224,10 @@ fn choose_clock(seen: Probe, tick_ns: u64) -> Clock {
 }
 
 /// The time on the clock of `bpf_ktime_get_ns`, with which ticks agree to a tick.
-pub(super) fn now_ns() -> Result<u64, DataplaneError> {
+///
+/// # Errors
+/// If the kernel does not tell.
+pub fn now_ns() -> Result<u64, DataplaneError> {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC).context(|| "the clock")?;
     Ok((now.tv_sec() as u64).wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec() as u64))
 }

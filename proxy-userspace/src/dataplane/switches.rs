@@ -12,12 +12,12 @@ use super::error::{Context, DataplaneError, at};
 use super::memory::with_mapping;
 use super::pins::Pins;
 
-/// Says which bans there are: `BANS_*` of `proxy_common::abi::ban`.
+/// Says which bans there are: `BANS_*` of `proxy_common::abi::ban`. `map` is `SWITCHES`, pinned or of a trial.
 ///
 /// # Errors
 /// If the switches can't be mapped.
-pub fn set_bans(pins: &Pins, bans: u32) -> Result<(), DataplaneError> {
-    with(pins, |switches| {
+pub(super) fn set_bans_in(map: &MapData, bans: u32) -> Result<(), DataplaneError> {
+    with_map(map, |switches| {
         // SAFETY: within the mapping, aligned, and used by atomic accesses alone.
         let field = unsafe { AtomicU32::from_ptr(switches.wrapping_add(offset_of!(Switches, bans)).cast()) };
         field.store(bans, Ordering::Release);
@@ -45,7 +45,10 @@ pub fn listen_until(pins: &Pins, until_ns: u64) -> Result<(), DataplaneError> {
 
 fn with(pins: &Pins, write: impl FnOnce(*mut u8)) -> Result<(), DataplaneError> {
     let path = pins.shared_map("SWITCHES");
-    let map = MapData::from_pin(&path).context(at(&path))?;
+    with_map(&MapData::from_pin(&path).context(at(&path))?, write)
+}
+
+fn with_map(map: &MapData, write: impl FnOnce(*mut u8)) -> Result<(), DataplaneError> {
     let Some(length) = NonZeroUsize::new(size_of::<Switches>()) else { return Ok(()) };
-    with_mapping(&map, "SWITCHES", length, |memory| write(memory.cast()))
+    with_mapping(map, "SWITCHES", length, |memory| write(memory.cast()))
 }

@@ -1,17 +1,17 @@
 //! Lists of prefixes: one a line, `#` or `;` begins a comment, empty lines are nothing.
 //!
-//! Called by [`super::validate`] for zones with a `file`. Streams: a million lines are read in one pass with one
+//! Called by [`super::validate`] for zones with a `file`, and by the commands that ban whole lists. Streams: a million lines are read in one pass with one
 //! buffer, and a file that is not a list is given up after a few lines.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
+use std::str::FromStr;
 
-use ipnet::IpNet;
 use sha2::{Digest, Sha256};
 
 use super::diagnostic::{Diagnostic, Place};
 use super::source::{self, Unreadable};
-use super::units::Prefix;
+use super::units::UnitError;
 
 /// Most bytes of a list.
 pub(super) const MOST_BYTES: u64 = 256 << 20;
@@ -19,6 +19,11 @@ pub(super) const MOST_BYTES: u64 = 256 << 20;
 const LONGEST_LINE: u64 = 4096;
 /// Errors of one list that are reported.
 const MOST_ERRORS: usize = 10;
+
+/// What stands in a line: a prefix, or what else is written like one.
+pub(super) trait Entry: FromStr<Err = UnitError> {}
+
+impl<T: FromStr<Err = UnitError>> Entry for T {}
 
 /// Why a list can't be used.
 #[derive(Debug)]
@@ -30,15 +35,19 @@ pub(super) enum ListError {
 }
 
 /// Reads a list and adds its bytes to `hash`.
-pub(super) fn read(path: &Path, hash: &mut Sha256) -> Result<Vec<IpNet>, ListError> {
+pub(super) fn read<T: Entry>(path: &Path, hash: &mut Sha256) -> Result<Vec<T>, ListError> {
     read_from(source::open(path, "list", MOST_BYTES).map_err(ListError::Unreadable)?, path, hash)
 }
 
 /// The same of a file that is open, or of bytes in its place; `path` is for errors.
-pub(super) fn read_from(file: impl Read, path: &Path, hash: &mut Sha256) -> Result<Vec<IpNet>, ListError> {
+pub(super) fn read_from<T: Entry>(
+    file: impl Read,
+    path: &Path,
+    hash: &mut Sha256,
+) -> Result<Vec<T>, ListError> {
     // A file that grows meanwhile ends one byte after the limit.
     let mut reader = BufReader::with_capacity(1 << 16, file.take(MOST_BYTES + 1));
-    let mut list = List { path, prefixes: Vec::new(), errors: Vec::new() };
+    let mut list = List { path, entries: Vec::new(), errors: Vec::new() };
     let mut line = Vec::new();
     let mut number = 0;
     let mut bytes = 0;
@@ -65,17 +74,17 @@ pub(super) fn read_from(file: impl Read, path: &Path, hash: &mut Sha256) -> Resu
             break;
         }
     }
-    if list.errors.is_empty() { Ok(list.prefixes) } else { Err(ListError::Lines(list.errors)) }
+    if list.errors.is_empty() { Ok(list.entries) } else { Err(ListError::Lines(list.errors)) }
 }
 
 /// A list while it is read.
-struct List<'a> {
+struct List<'a, T> {
     path: &'a Path,
-    prefixes: Vec<IpNet>,
+    entries: Vec<T>,
     errors: Vec<Diagnostic>,
 }
 
-impl List<'_> {
+impl<T: Entry> List<'_, T> {
     fn add(&mut self, number: usize, line: &[u8]) {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         // A byte order mark, as some editors leave.
@@ -98,8 +107,8 @@ impl List<'_> {
             );
             return;
         };
-        match text.parse::<Prefix>() {
-            Ok(prefix) => self.prefixes.push(prefix.0),
+        match text.parse::<T>() {
+            Ok(entry) => self.entries.push(entry),
             Err(error) => self.wrong(number, line, span, &error.message, &error.help),
         }
     }
@@ -118,9 +127,10 @@ impl List<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::units::Prefix;
     use std::fs;
 
-    fn read_bytes(bytes: &[u8]) -> Result<Vec<IpNet>, ListError> {
+    fn read_bytes(bytes: &[u8]) -> Result<Vec<Prefix>, ListError> {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("list.txt");
         fs::write(&path, bytes).expect("a file");

@@ -31,6 +31,7 @@ pub use model::Policy;
 use listfile::ListError;
 use report::Report;
 use source::Unreadable;
+use units::{Prefix, Target};
 
 /// Most bytes of a policy file. Long lists of addresses have files of their own.
 pub const MOST_BYTES: u64 = 1 << 20;
@@ -97,12 +98,34 @@ pub fn parse_with(text: &str, path: &Path, lists: &Lists) -> Result<Policy, Poli
 /// # Errors
 /// Everything that is wrong with it, up to ten lines.
 pub fn parse_list(contents: impl Read, path: &Path) -> Result<Vec<IpNet>, PolicyError> {
-    listfile::read_from(contents, path, &mut Sha256::new()).map_err(|error| match error {
+    let list: Vec<Prefix> =
+        listfile::read_from(contents, path, &mut Sha256::new()).map_err(|error| of_list(error, path))?;
+    Ok(list.into_iter().map(|prefix| prefix.0).collect())
+}
+
+/// Reads a list of what is to be banned, in the format of list files; `path` is for errors.
+///
+/// # Errors
+/// Everything that is wrong with it, up to ten lines.
+pub fn parse_targets(contents: impl Read, path: &Path) -> Result<Vec<Target>, PolicyError> {
+    listfile::read_from(contents, path, &mut Sha256::new()).map_err(|error| of_list(error, path))
+}
+
+/// The same of a file.
+///
+/// # Errors
+/// Likewise, and if it is no file that can be read.
+pub fn load_targets(path: &Path) -> Result<Vec<Target>, PolicyError> {
+    listfile::read(path, &mut Sha256::new()).map_err(|error| of_list(error, path))
+}
+
+fn of_list(error: ListError, path: &Path) -> PolicyError {
+    match error {
         ListError::Unreadable(Unreadable { message, help }) => {
             Diagnostic::of_file(path, message, help).into()
         }
         ListError::Lines(errors) => PolicyError(errors),
-    })
+    }
 }
 
 fn not_utf8(path: &Path, bytes: &[u8], at: usize) -> Diagnostic {

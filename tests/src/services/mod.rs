@@ -1,6 +1,7 @@
 //! What listens in the lab: the deployment's services on the server, and what the server itself talks to outside.
 
 mod echo;
+pub mod fail2ban;
 mod http;
 mod postgres;
 mod udp;

@@ -3,6 +3,8 @@
 //! Called by `compiler` and `lab` with what they miss, never with what is there.
 
 use std::fs;
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -15,6 +17,8 @@ const STEP: &str = "packages";
 /// The packages of a compiler with its source. Debian 12 keeps a current one under the second names, for browsers.
 const COMPILERS: [[&str; 3]; 2] =
     [["rustc", "cargo", "rust-src"], ["rustc-web", "cargo-web", "rust-web-src"]];
+/// Packages whose services are not wanted, on this machine or after its next start.
+const SERVICES: [&str; 1] = ["fail2ban"];
 /// The first release with LLVM 22.
 const OLDEST: (u32, u32) = (1, 95);
 
@@ -46,11 +50,17 @@ impl Apt {
         options.doing(STEP, &format!("apt-get install {list}: {why}"));
         let _cluster =
             packages.iter().any(|package| package == "postgresql").then(NoCluster::declare).transpose()?;
+        let no_service = NoService::declare()?;
         let mut install = apt_get();
         // --no-remove: a package that conflicts with one of the user's is an error, not a replacement.
         install.args(["install", "-y", "--no-install-recommends", "--no-remove"]).args(packages);
         let installed = process::succeeds(&mut install)?;
         ensure!(installed, "apt-get could not install {list}; its reasons are above");
+        drop(no_service);
+        packages
+            .iter()
+            .filter(|package| SERVICES.contains(&package.as_str()))
+            .for_each(|service| off(service));
         Ok(())
     }
 
@@ -90,6 +100,15 @@ fn apt_get() -> Command {
         .stdin(std::process::Stdio::null())
         .stdout(std::io::stderr());
     apt
+}
+
+/// Keeps a service that was installed for its programs alone from starting with the machine.
+fn off(service: &str) {
+    let disabled =
+        process::succeeds(Command::new("update-rc.d").args([service, "disable"]).stdout(std::io::stderr()));
+    if !disabled.unwrap_or(false) {
+        eprintln!("{STEP:>12}  {service} could not be disabled: it may start with the machine");
+    }
 }
 
 /// The first set of packages whose compiler is new enough, by the output of `apt-cache policy`.
@@ -144,6 +163,42 @@ impl Drop for NoCluster {
     fn drop(&mut self) {
         // Left behind it would only keep the next PostgreSQL from starting by itself; nothing to fail for.
         let _ = fs::remove_file(&self.file);
+    }
+}
+
+/// Keeps packages from starting their services on this machine, for as long as this lives: the lab runs its own. By the file
+/// that Debian's packages ask (`invoke-rc.d`); one that is there is somebody's and stays.
+struct NoService {
+    file: Option<PathBuf>,
+}
+
+impl NoService {
+    fn declare() -> Result<Self> {
+        let file = PathBuf::from("/usr/sbin/policy-rc.d");
+        let mut options = fs::OpenOptions::new();
+        match options.write(true).create_new(true).mode(0o755).open(&file) {
+            Ok(mut policy) => {
+                policy
+                    .write_all(b"#!/bin/sh\n# Temporary, while `cargo xtask setup` runs: starts no service.\nexit 101\n")
+                    .with_context(|| format!("could not write {}", file.display()))?;
+                Ok(Self { file: Some(file) })
+            }
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(Self { file: None }),
+            Err(error) => Err(error).with_context(|| format!("could not write {}", file.display())),
+        }
+    }
+}
+
+impl Drop for NoService {
+    fn drop(&mut self) {
+        if let Some(file) = &self.file
+            && let Err(error) = fs::remove_file(file)
+        {
+            eprintln!(
+                "{STEP:>12}  remove {} by hand ({error}): no service starts while it is there",
+                file.display()
+            );
+        }
     }
 }
 

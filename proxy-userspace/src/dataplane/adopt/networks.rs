@@ -7,9 +7,9 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
-use nix::sys::socket::SockaddrStorage;
 
 use crate::dataplane::error::{Context, DataplaneError};
+use crate::dataplane::interfaces::ip;
 
 /// What an interface is to this apply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,11 +85,6 @@ impl Networks {
         let mut at_home = self.addresses.iter().filter(|own| own.net.addr() == local).peekable();
         at_home.peek().is_none() || at_home.any(|own| own.role != Role::Before)
     }
-}
-
-fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
-    let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
-    v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod port;
 mod prefix;
 mod rate;
 mod size;
+mod target;
 mod time;
 
 pub use interface::InterfacePattern;
@@ -16,6 +17,7 @@ pub use port::{Port, Ports};
 pub use prefix::{Address, Prefix};
 pub use rate::{ByteRate, CountRate};
 pub use size::{Amount, Size};
+pub use target::Target;
 pub use time::TimeSpan;
 
 use std::fmt;

@@ -12,7 +12,7 @@ use crate::policy::model::{Zone, ZoneId};
 use crate::policy::names::{fault, nearest};
 use crate::policy::report::{Report, Span};
 use crate::policy::schema::{self, Names};
-use crate::policy::units::quote;
+use crate::policy::units::{Prefix, quote};
 
 /// Most zones, the built-in one included.
 const MOST: usize = 256;
@@ -179,7 +179,7 @@ fn not_empty(report: &mut Report<'_>, name_span: &Span, zone: &Zone) {
 fn read_list(report: &mut Report<'_>, file: &Spanned<String>, hash: &mut Sha256) -> Option<Vec<IpNet>> {
     let path = report.list(file.get_ref());
     match listfile::read(&path, hash) {
-        Ok(list) => Some(list),
+        Ok(list) => Some(list.into_iter().map(|prefix: Prefix| prefix.0).collect()),
         Err(ListError::Unreadable(why)) => {
             let message = format!("{}: {}", quote(&path.to_string_lossy()), why.message);
             report.error(&file.span(), message, why.help);

@@ -1,23 +1,46 @@
 //! By which connections the person at this command works here: what `apply` must not cut and `ban` must not hit.
 //!
-//! `SSH_CONNECTION` says it, unless sudo or su took it away; then the sockets of this process's ancestors do.
+//! sshd says it in `SSH_CONNECTION`. sudo and su take that away, but the processes that this one came from still have it; and
+//! where there is none, their sockets tell.
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::net::{IpAddr, SocketAddr};
 
 use procfs::net::{TcpNetEntry, TcpState, tcp, tcp6};
 use procfs::process::{FDTarget, Process};
-
-use crate::control::lockout::Peer;
+use serde::{Deserialize, Serialize};
 
 /// Ancestors that are looked at: more than any session has.
 const MOST: usize = 64;
 
+/// A connection by which somebody works on this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Peer {
+    /// Where they are.
+    pub remote: SocketAddr,
+    /// What they are connected to.
+    pub local: SocketAddr,
+}
+
 /// The connections of this session; none on a console.
 pub fn peers() -> Vec<Peer> {
-    let by_variable = std::env::var("SSH_CONNECTION").ok().and_then(|text| parse(&text));
-    let mut found: Vec<Peer> = by_variable.into_iter().chain(by_sockets()).collect();
-    found.sort_by_key(|peer| (peer.remote, peer.local));
+    let (mut found, mut inodes) = (Vec::new(), HashSet::new());
+    let mut next = Process::myself().ok();
+    // What can't be read is left out: only root can read all.
+    for _ in 0..MOST {
+        let Some(process) = next else { break };
+        let variable = process.environ().ok().and_then(|mut all| all.remove(OsStr::new("SSH_CONNECTION")));
+        found.extend(variable.and_then(|text| parse(text.to_str()?)));
+        inodes.extend(process.fd().into_iter().flatten().flatten().filter_map(|fd| match fd.target {
+            FDTarget::Socket(inode) => Some(inode),
+            _ => None,
+        }));
+        let parent = process.stat().map_or(0, |stat| stat.ppid);
+        next = if parent > 0 { Process::new(parent).ok() } else { None };
+    }
+    found.extend(established(&inodes));
+    found.sort_unstable();
     found.dedup();
     found
 }
@@ -34,26 +57,12 @@ fn parse(text: &str) -> Option<Peer> {
     Some(Peer { remote: end(remote, remote_port)?, local: end(local, local_port)? })
 }
 
-/// The established connections that an ancestor of this process holds. What can't be read is left out: only root can.
-fn by_sockets() -> Vec<Peer> {
-    let mut inodes = HashSet::new();
-    let mut next = Process::myself().ok();
-    for _ in 0..MOST {
-        let Some(process) = next else { break };
-        for fd in process.fd().into_iter().flatten().flatten() {
-            if let FDTarget::Socket(inode) = fd.target {
-                inodes.insert(inode);
-            }
-        }
-        let parent = process.stat().map_or(0, |stat| stat.ppid);
-        next = if parent > 0 { Process::new(parent).ok() } else { None };
-    }
+/// The established connections among sockets.
+fn established(inodes: &HashSet<u64>) -> Vec<Peer> {
     let entries = tcp().unwrap_or_default().into_iter().chain(tcp6().unwrap_or_default());
     let ours = |entry: &TcpNetEntry| entry.state == TcpState::Established && inodes.contains(&entry.inode);
-    entries
-        .filter(ours)
-        .map(|entry| Peer { remote: entry.remote_address, local: entry.local_address })
-        .collect()
+    let peer = |entry: TcpNetEntry| Peer { remote: entry.remote_address, local: entry.local_address };
+    entries.filter(ours).map(peer).collect()
 }
 
 #[cfg(test)]
@@ -83,6 +92,6 @@ mod tests {
             remote: client.peer_addr().expect("an address"),
             local: client.local_addr().expect("an address"),
         };
-        assert!(by_sockets().contains(&expected));
+        assert!(peers().contains(&expected));
     }
 }
