@@ -4,7 +4,9 @@ mod apply;
 mod check;
 mod completions;
 mod detach;
+mod monitor;
 mod run;
+mod signals;
 mod stats;
 mod status;
 mod table;
@@ -15,6 +17,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::dataplane::{DataplaneError, Pins};
+use crate::observe::feed::FeedError;
 
 /// A packet filter and per-source rate limiter whose rules run in the Linux kernel.
 ///
@@ -38,6 +41,9 @@ pub struct Global {
     /// Where the daemon's socket and locks are. One for each firewall of a host
     #[arg(long, global = true, value_name = "DIR", default_value = "/run/tollgate")]
     run_dir: PathBuf,
+    /// Where what outlives a reboot is kept: bans and earlier policies. One for each firewall of a host
+    #[arg(long, global = true, value_name = "DIR", default_value = "/var/lib/tollgate")]
+    state_dir: PathBuf,
 }
 
 impl Global {
@@ -68,6 +74,7 @@ enum Command {
     Apply(apply::Args),
     Status(status::Args),
     Stats(stats::Args),
+    Monitor(monitor::Args),
     Detach(detach::Args),
     Completions(completions::Args),
 }
@@ -89,6 +96,12 @@ impl From<DataplaneError> for Failure {
     }
 }
 
+impl From<FeedError> for Failure {
+    fn from(error: FeedError) -> Self {
+        Self::Refused(error.to_string())
+    }
+}
+
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
         Self::Refused(format!("{error:#}"))
@@ -104,6 +117,7 @@ pub fn main() -> ExitCode {
         Command::Apply(args) => apply::run(&global, &args),
         Command::Status(args) => status::run(&global, &args),
         Command::Stats(args) => stats::run(&global, &args),
+        Command::Monitor(args) => monitor::run(&global, &args),
         Command::Detach(args) => detach::run(&global, &args),
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),
     };

@@ -10,6 +10,7 @@
 //! stacked (interfaces on interfaces), netlink: one dump
 //! sweep: the limiter's housekeeping
 //! trial: the same programs on frames of our own, never attached
+//! events: dropped packets, to whoever listens
 //! live, counters, flows: what is enforced and what it has counted, read from the kernel alone
 //! ```
 //!
@@ -22,6 +23,7 @@ mod candidate;
 mod counters;
 mod detach;
 mod error;
+mod events;
 mod flows;
 mod hook;
 mod interfaces;
@@ -41,6 +43,7 @@ pub use apply::{Applied, AppliedInterface, TC_TO_REJECT, apply, fits_host};
 pub use counters::{Count, read as read_counters, read_answers};
 pub use detach::detach;
 pub use error::DataplaneError;
+pub use events::{Listener, engine_to_unix_ns};
 pub use flows::{count as count_flows, forget_silent};
 pub use hook::Attachment;
 pub use interfaces::{HostInterface, all as host_interfaces};

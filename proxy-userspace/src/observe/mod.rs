@@ -1,4 +1,7 @@
-//! What the kernel has counted and enforces, made ready for people and programs. Called by the commands.
+//! What the kernel has counted, dropped and enforces, made ready for people and programs. Called by the commands.
 
+pub mod capture;
+pub mod drops;
+pub mod feed;
 pub mod stats;
 pub mod status;

@@ -20,7 +20,7 @@ struct Tool {
     why: &'static str,
 }
 
-const TOOLS: [Tool; 13] = [
+const TOOLS: [Tool; 15] = [
     Tool { program: "ip", package: "iproute2", why: "makes namespaces, links and addresses" },
     Tool { program: "tc", package: "iproute2", why: "shows and removes hooks" },
     Tool { program: "ethtool", package: "ethtool", why: "turns offloads of the lab's links off" },
@@ -41,6 +41,8 @@ const TOOLS: [Tool; 13] = [
     },
     Tool { program: "atk6-firewall6", package: "thc-ipv6", why: "attacks on IPv6 by somebody else's hand" },
     Tool { program: "trafgen", package: "netsniff-ng", why: "hundreds of thousands of malformed frames" },
+    Tool { program: "tshark", package: "tshark", why: "reads captures of dropped packets, as Wireshark does" },
+    Tool { program: "tmux", package: "tmux", why: "a terminal for the full-screen view" },
     Tool { program: "psql", package: "postgresql-client", why: "queries the database from the network" },
 ];
 
