@@ -10,6 +10,7 @@ mod signals;
 mod stats;
 mod status;
 mod table;
+mod top;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -75,6 +76,7 @@ enum Command {
     Status(status::Args),
     Stats(stats::Args),
     Monitor(monitor::Args),
+    Top(top::Args),
     Detach(detach::Args),
     Completions(completions::Args),
 }
@@ -118,6 +120,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(&global, &args),
         Command::Stats(args) => stats::run(&global, &args),
         Command::Monitor(args) => monitor::run(&global, &args),
+        Command::Top(args) => top::run(&global, &args),
         Command::Detach(args) => detach::run(&global, &args),
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),
     };

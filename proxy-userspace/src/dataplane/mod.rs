@@ -11,7 +11,7 @@
 //! sweep: the limiter's housekeeping
 //! trial: the same programs on frames of our own, never attached
 //! events: dropped packets, to whoever listens
-//! live, counters, flows: what is enforced and what it has counted, read from the kernel alone
+//! live, counters, flows, banned: what is enforced and what it has counted, read from the kernel alone
 //! ```
 //!
 //! Nothing here parses a policy, and no process has to stay alive for enforcement to go on.
@@ -19,6 +19,7 @@
 mod adopt;
 mod apply;
 mod attach;
+mod banned;
 mod candidate;
 mod counters;
 mod detach;
@@ -40,6 +41,7 @@ mod switches;
 mod trial;
 
 pub use apply::{Applied, AppliedInterface, TC_TO_REJECT, apply, fits_host};
+pub use banned::first_bans;
 pub use counters::{Count, read as read_counters, read_answers};
 pub use detach::detach;
 pub use error::DataplaneError;

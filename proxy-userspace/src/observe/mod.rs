@@ -3,5 +3,6 @@
 pub mod capture;
 pub mod drops;
 pub mod feed;
+pub mod heavy;
 pub mod stats;
 pub mod status;
