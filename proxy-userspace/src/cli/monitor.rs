@@ -131,7 +131,7 @@ fn follow(feed: &mut Feed, args: &Args, output: &mut Output) -> Result<Told, Sto
             );
         }
         let asked = signals::is_asked();
-        let Some((event, drop)) = feed.next()? else {
+        let Some((event, drop)) = feed.next() else {
             // Not before what came until then is told.
             if asked {
                 break;

@@ -17,6 +17,9 @@ use crate::dataplane::{
 /// How often names and clocks are read anew.
 const REFRESH: Duration = Duration::from_secs(1);
 
+/// How long something may fail: while enforcement ends or begins, pins go or come one by one.
+const TOLERANCE: Duration = Duration::from_secs(5);
+
 /// Why there is no stream.
 #[derive(Debug, thiserror::Error)]
 pub enum FeedError {
@@ -39,6 +42,7 @@ pub struct Feed {
     pins: Pins,
     listener: Option<Listener>,
     names: Names,
+    failing: Option<Instant>,
     _lock: Lock,
 }
 
@@ -61,16 +65,27 @@ impl Feed {
             io::ErrorKind::WouldBlock => FeedError::Taken(error.to_string()),
             _ => FeedError::Lock(error),
         })?;
-        let mut feed = Self { pins: pins.clone(), listener: None, names: Names::default(), _lock: lock };
-        feed.keep()?;
+        let mut feed =
+            Self { pins: pins.clone(), listener: None, names: Names::default(), failing: None, _lock: lock };
+        feed.try_to_keep()?;
         Ok(feed)
     }
 
     /// Keeps the stream alive: to be called once a second or oftener.
     ///
     /// # Errors
-    /// If the kernel refuses something.
+    /// If the kernel refuses something, and goes on refusing.
     pub fn keep(&mut self) -> Result<(), DataplaneError> {
+        let Err(error) = self.try_to_keep() else {
+            self.failing = None;
+            return Ok(());
+        };
+        self.listener = None;
+        let since = *self.failing.get_or_insert_with(Instant::now);
+        if since.elapsed() < TOLERANCE { Ok(()) } else { Err(error) }
+    }
+
+    fn try_to_keep(&mut self) -> Result<(), DataplaneError> {
         let alive = self.listener.as_mut().map_or(Ok(false), Listener::renew)?;
         if !alive {
             self.listener = None;
@@ -94,15 +109,12 @@ impl Feed {
     }
 
     /// The next dropped packet that has come, if there is one.
-    ///
-    /// # Errors
-    /// If names can't be read.
     #[expect(clippy::should_implement_trait, reason = "an iterator would end at the first pause")]
-    pub fn next(&mut self) -> Result<Option<(Event, Dropped)>, DataplaneError> {
-        let Some(event) = self.listener.as_mut().and_then(Listener::next) else { return Ok(None) };
+    pub fn next(&mut self) -> Option<(Event, Dropped)> {
+        let event = self.listener.as_mut()?.next()?;
         if !self.names.has(&event) {
             // Newer than the names, or gone: asked for once more, and then shown by number.
-            self.refresh()?;
+            let _ = self.refresh();
         }
         let interface = self.names.interface(event.interface);
         let unnamed = || format!("interface {}", event.interface);
@@ -111,7 +123,7 @@ impl Feed {
             rule: self.names.rules.get(usize::from(event.rule)).and_then(Option::as_deref),
             to_unix_ns: self.names.to_unix_ns,
         };
-        Ok(Some((event, Dropped::decode(&event, called))))
+        Some((event, Dropped::decode(&event, called)))
     }
 
     fn refresh(&mut self) -> Result<(), DataplaneError> {

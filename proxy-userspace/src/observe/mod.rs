@@ -4,5 +4,6 @@ pub mod capture;
 pub mod drops;
 pub mod feed;
 pub mod heavy;
+pub mod rates;
 pub mod stats;
 pub mod status;

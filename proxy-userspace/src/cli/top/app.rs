@@ -145,7 +145,8 @@ impl App {
             [false, true].map(|drop| ((rule.name.clone(), drop), sum(drop, &rule.outcomes)))
         });
         self.rules.note(both, since);
-        self.all.note([false, true].map(|drop| (drop, sum(drop, reasons))), since);
+        let sides = [(false, "pass"), (true, "drop")];
+        self.all.note(sides.map(|(drop, verdict)| (drop, stats.all.sum(verdict).packets)), since);
     }
 
     /// A dropped packet, and those that it stands for.

@@ -24,6 +24,7 @@ use self::app::{Action, App};
 use self::bans::Bans;
 use super::table::is_terminal;
 use super::{Failure, Global, Outcome, require_root, signals};
+use crate::dataplane::DataplaneError;
 use crate::observe::feed::{Feed, FeedError};
 use crate::observe::stats;
 
@@ -92,12 +93,15 @@ impl Top {
     fn watch(&mut self, terminal: &mut DefaultTerminal) -> Outcome {
         loop {
             self.listen();
-            if self.read.elapsed() >= READING {
-                self.look()?;
+            let outcome = self.bans.outcome();
+            if self.read.elapsed() >= READING || outcome.is_some() {
+                // While enforcement ends or begins, something may not be there: the next look will tell.
+                if let Err(error) = self.look() {
+                    self.app.message = error.to_string();
+                }
             }
-            if let Some(outcome) = self.bans.outcome() {
+            if let Some(outcome) = outcome {
                 self.app.message = outcome;
-                self.app.note_bans(self.bans.list()?);
             }
             terminal.draw(|frame| screen::draw(frame, &self.app)).context("drawing")?;
             if signals::is_asked() || self.keys()? {
@@ -123,7 +127,7 @@ impl Top {
     }
 
     /// Reads counters and bans.
-    fn look(&mut self) -> Outcome {
+    fn look(&mut self) -> Result<(), DataplaneError> {
         self.read = Instant::now();
         let pins = self.global.pins();
         self.app.note_counters(&stats::read(&pins)?, self.begin.elapsed());
@@ -147,7 +151,7 @@ impl Top {
         let Some(feed) = &mut self.feed else { return Ok(()) };
         feed.keep()?;
         for _ in 0..EVENTS {
-            let Some((_, drop)) = feed.next()? else { break };
+            let Some((_, drop)) = feed.next() else { break };
             self.app.note_drop(&drop);
         }
         Ok(())
