@@ -1,9 +1,9 @@
 //! The program under test: started in the server's namespace, asked, killed, and cleared away.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
@@ -295,12 +295,12 @@ pub fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_owned)
 }
 
-/// Lines of the daemon's standard output; the thread reads on, so that the daemon never blocks on a full pipe.
-fn lines_of(stdout: ChildStdout) -> Receiver<String> {
+/// Lines of a child's pipe; the thread reads on, so that the child never blocks on a full one.
+pub(crate) fn lines_of(pipe: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
-        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-            // Nobody listens after the first; the pipe is still emptied.
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            // The pipe is emptied also when nobody listens.
             let _ = sender.send(line);
         }
     });

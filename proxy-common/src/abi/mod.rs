@@ -80,6 +80,8 @@ mod pod {
     // SAFETY: as above.
     unsafe impl aya::Pod for super::decision::Decision {}
     // SAFETY: as above.
+    unsafe impl aya::Pod for super::event::Throttle {}
+    // SAFETY: as above.
     unsafe impl aya::Pod for super::flow::FlowKey {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::flow::FlowValue {}

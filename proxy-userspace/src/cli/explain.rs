@@ -10,12 +10,11 @@ use super::{Failure, Global, Outcome, require_root};
 use crate::control::history::History;
 use crate::control::lock;
 use crate::dataplane::{self, Enforced, Explainer};
-use crate::observe::packet::describe;
+use crate::observe::drops::{Called, Dropped};
 use crate::policy::Policy;
 use crate::simulate::{Probe, ProbeKind, probe};
 use proxy_common::abi::reason::Verdict;
 use proxy_common::engine::Outcome as Judged;
-use proxy_common::packet::{PacketInfo, Slice, parse};
 
 /// Ask the policy in force what would become of a packet, and why
 ///
@@ -195,17 +194,18 @@ fn answer(
     rules: &[Option<String>],
     policy: Option<(&Policy, &str)>,
 ) -> Answer {
-    let parsed = parse(&Slice(frame)).ok();
+    let called = Called { interface: &enforced.interface.name, rule: None, to_unix_ns: 0 };
+    let packet = Dropped::of_frame(frame, judged, called);
     let rule =
         if judged.reason.has_rule() { rules.get(usize::from(judged.rule)).cloned().flatten() } else { None };
-    let zones = parsed.and_then(|packet| Some(zones(policy?.0, &packet)));
+    let zones = packet.source.and_then(|source| Some(zones(policy?.0, source)));
     let service =
         policy.and_then(|(policy, _)| policy.services.iter().find(|one| Some(&one.name) == rule.as_ref()));
     let limit = service.and_then(|one| policy?.0.limits.get(one.limit?.0));
     Answer {
         interface: enforced.interface.name.clone(),
         hook: enforced.attachment.hook(),
-        packet: describe(frame),
+        packet: packet.packet().to_string(),
         zones,
         service: service.map(|one| one.name.clone()),
         rule_line: rule.as_ref().and_then(|name| line_of(policy?.1, name)),
@@ -222,15 +222,10 @@ fn answer(
 }
 
 /// The zones that a packet's source is in.
-fn zones(policy: &Policy, packet: &PacketInfo) -> Vec<String> {
-    let source = proxy_source(packet);
+fn zones(policy: &Policy, source: IpAddr) -> Vec<String> {
     let inside =
         policy.zones.iter().filter(|zone| zone.any || zone.prefixes.iter().any(|net| net.contains(&source)));
     inside.map(|zone| zone.name.clone()).collect()
-}
-
-fn proxy_source(packet: &PacketInfo) -> IpAddr {
-    crate::observe::packet::address(packet.source, packet.v6)
 }
 
 /// The line at which the policy defines a service.
@@ -244,7 +239,7 @@ fn line_of(text: &str, service: &str) -> Option<usize> {
 }
 
 fn for_people(answer: &Answer, policy_known: bool) -> String {
-    let mut lines = vec![format!("{} arrives by {} ({})", answer.packet, answer.interface, answer.hook)];
+    let mut lines = vec![format!("{}, arriving by {} ({})", answer.packet, answer.interface, answer.hook)];
     match &answer.zones {
         Some(zones) if zones.is_empty() => lines.push("its source is in no zone of the policy".to_owned()),
         Some(zones) => lines.push(format!("its source is in {}", zones.join(", "))),

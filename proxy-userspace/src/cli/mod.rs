@@ -9,11 +9,14 @@ mod confirm;
 mod detach;
 mod explain;
 mod history;
+mod monitor;
 mod rollback;
 mod run;
+mod signals;
 mod stats;
 mod status;
 mod table;
+mod top;
 mod unban;
 
 use std::path::PathBuf;
@@ -24,6 +27,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::control::lock::{self, Lock};
 use crate::dataplane::{DataplaneError, Pins};
+use crate::observe::feed::FeedError;
 
 /// A packet filter and per-source rate limiter whose rules run in the Linux kernel.
 ///
@@ -93,6 +97,8 @@ enum Command {
     Ban(ban::Args),
     Unban(unban::Args),
     Bans(bans::Args),
+    Monitor(monitor::Args),
+    Top(top::Args),
     Detach(detach::Args),
     Completions(completions::Args),
 }
@@ -111,6 +117,12 @@ type Outcome = Result<(), Failure>;
 impl From<DataplaneError> for Failure {
     fn from(error: DataplaneError) -> Self {
         if error.is_input() { Self::Input(error.to_string()) } else { Self::Refused(error.to_string()) }
+    }
+}
+
+impl From<FeedError> for Failure {
+    fn from(error: FeedError) -> Self {
+        Self::Refused(error.to_string())
     }
 }
 
@@ -136,6 +148,8 @@ pub fn main() -> ExitCode {
         Command::Ban(args) => ban::run(&global, &args),
         Command::Unban(args) => unban::run(&global, &args),
         Command::Bans(args) => bans::run(&global, &args),
+        Command::Monitor(args) => monitor::run(&global, &args),
+        Command::Top(args) => top::run(&global, &args),
         Command::Detach(args) => detach::run(&global, &args),
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),
     };

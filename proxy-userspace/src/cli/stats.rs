@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use comfy_table::Cell;
 use proxy_common::abi::reason::Reason;
+use serde::Serialize;
 
 use super::table::{bytes, count, is_terminal, print, rendered, table};
 use super::{Global, Outcome, require_root};
+use crate::observe::rates::{Rate, Rates};
 use crate::observe::stats::{self, AnswerStats, Counters, Flows, ReasonStats, Stats, Total};
 
 /// Clears the terminal and goes to its upper left corner.
@@ -25,7 +27,7 @@ const CLEAR: &str = "\x1b[2J\x1b[H";
   tollgate stats --interface eth0    one interface alone
   tollgate stats --json | jq '.reasons[] | select(.verdict == \"drop\" and .packets > 0)'")]
 pub struct Args {
-    /// Print JSON, all reasons included; with --watch a line a second
+    /// Print JSON, all reasons included; with --watch a line for each reading, from the second on with `rates`
     #[arg(long)]
     json: bool,
     /// Show the counters again and again, with rates, until interrupted
@@ -39,30 +41,45 @@ pub struct Args {
     interface: Option<String>,
 }
 
+/// What `--json` writes.
+#[derive(Serialize)]
+struct Json<'a, T> {
+    #[serde(flatten)]
+    counters: &'a T,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rates: Option<&'a Rates>,
+}
+
 pub fn run(global: &Global, args: &Args) -> Outcome {
     require_root("tollgate stats")?;
-    let mut earlier: Option<(Counters, Instant)> = None;
+    let wanted = args.interface.as_deref();
+    let mut earlier: Option<(Stats, Instant)> = None;
     loop {
         let reading = stats::read(&global.pins())?;
         let now = Instant::now();
-        let chosen = choose(&reading, args.interface.as_deref())?;
+        let chosen = choose(&reading, wanted)?;
+        let rates = earlier.as_ref().map(|(before, at)| match wanted {
+            // An interface that was not there has counted nothing.
+            Some(_) => Rates::of(chosen, choose(before, wanted).unwrap_or(&Counters::default()), now - *at),
+            None => Rates::of_all(&reading, before, now - *at),
+        });
         if args.json {
-            let json = match &args.interface {
-                Some(_) => serde_json::to_string(chosen),
-                None => serde_json::to_string(&reading),
+            let rates = rates.as_ref();
+            let json = match wanted {
+                Some(_) => serde_json::to_string(&Json { counters: chosen, rates }),
+                None => serde_json::to_string(&Json { counters: &reading, rates }),
             };
             print(&format!("{}\n", json.context("JSON")?));
         } else {
-            let since = earlier.as_ref().map(|(counters, at)| (counters, now - *at));
             let clear = if args.watch && is_terminal() { CLEAR } else { "" };
-            // The table of flows is not an interface's.
-            let flows = args.interface.is_none().then_some(reading.flows);
-            print(&format!("{clear}{}", for_people(chosen, flows, since)));
+            // The table of flows is not an interface's, and an interface by itself needs no table of interfaces.
+            let all = wanted.is_none().then_some(&reading);
+            print(&format!("{clear}{}", for_people(chosen, all, rates.as_ref())));
         }
         if !args.watch {
             return Ok(());
         }
-        earlier = Some((chosen.clone(), now));
+        earlier = Some((reading, now));
         thread::sleep(Duration::from_secs(args.interval));
     }
 }
@@ -78,43 +95,31 @@ fn choose<'a>(stats: &'a Stats, interface: Option<&str>) -> Result<&'a Counters,
 }
 
 /// The counters as tables; with rates, if there is an earlier reading.
-fn for_people(counters: &Counters, flows: Option<Flows>, earlier: Option<(&Counters, Duration)>) -> String {
+fn for_people(counters: &Counters, all: Option<&Stats>, rates: Option<&Rates>) -> String {
     if counters.seen == Total::default() && counters.rules.is_empty() {
         return "nothing is enforced, or nothing has been counted yet (`tollgate status`)\n".to_owned();
     }
-    let rate = |now: Total, before: Option<Total>| match (earlier, before) {
-        (Some((_, time)), before) => {
-            let packets = now.since(before.unwrap_or_default()).packets;
-            Cell::new(format!("{:.0}", packets as f64 / time.as_secs_f64()))
-        }
-        (None, _) => Cell::new(""),
+    let rate = |of: &dyn Fn(&Rates) -> f64| {
+        rates.map_or_else(|| Cell::new(""), |rates| Cell::new(format!("{:.0}", of(rates))))
     };
-    let rates = if earlier.is_some() { "#packets/s" } else { "" };
-    let reason_before = |name: &str| {
-        let (before, _) = earlier?;
-        before.reasons.iter().find(|one| one.name == name).map(|one| one.total)
-    };
-    let rule_before = |rule: &str, reason: &str| {
-        let (before, _) = earlier?;
-        let rule = before.rules.iter().find(|one| one.name == rule)?;
-        rule.outcomes.iter().find(|one| one.name == reason).map(|one| one.total)
-    };
+    let titled = |title| if rates.is_some() { title } else { "" };
+    let per_second = titled("#packets/s");
 
-    let mut reasons = table(&["reason", "verdict", "#packets", "#bytes", rates, "meaning"]);
+    let mut reasons = table(&["reason", "verdict", "#packets", "#bytes", per_second, "meaning"]);
     for ReasonStats { name, verdict, total } in &counters.reasons {
         if *total == Total::default() {
             continue;
         }
-        let rate = rate(*total, reason_before(name));
+        let rate = rate(&|rates| rates.reason(name));
         let cells = [(*name).into(), (*verdict).into(), count(total.packets), bytes(total.bytes), rate];
         reasons.add_row(cells.into_iter().chain([Cell::new(sentence(name))]));
     }
-    let seen = rate(counters.seen, earlier.map(|(before, _)| before.seen));
+    let seen = rate(&|rates| rates.seen.packets);
     let total =
         [Cell::new("seen"), Cell::new(""), count(counters.seen.packets), bytes(counters.seen.bytes), seen];
     reasons.add_row(total.into_iter().chain([Cell::new("Everything that reached the hook.")]));
 
-    let mut rules = table(&["rule", "reason", "verdict", "#packets", "#bytes", rates]);
+    let mut rules = table(&["rule", "reason", "verdict", "#packets", "#bytes", per_second]);
     for rule in &counters.rules {
         let name =
             if rule.active { rule.name.clone() } else { format!("{} (not in the policy now)", rule.name) };
@@ -122,16 +127,30 @@ fn for_people(counters: &Counters, flows: Option<Flows>, earlier: Option<(&Count
             rules.add_row([name.as_str(), "", "", "0", "0 B", ""]);
         }
         for ReasonStats { name: reason, verdict, total } in &rule.outcomes {
-            let rate = rate(*total, rule_before(&rule.name, reason));
+            let rate = rate(&|rates| rates.outcome(&rule.name, reason));
             let cells = [name.as_str().into(), (*reason).into(), (*verdict).into(), count(total.packets)];
             rules.add_row(cells.into_iter().chain([bytes(total.bytes), rate]));
         }
     }
-    let flows = flows.map_or_else(String::new, |Flows { known, most }| {
+
+    let mut interfaces =
+        table(&["interface", "#passed", "#dropped", titled("#passed/s"), titled("#dropped/s")]);
+    for one in all.iter().flat_map(|all| &all.interfaces) {
+        let side = |of: &dyn Fn(&Rates) -> Option<Rate>| rate(&|rates| of(rates).unwrap_or_default().packets);
+        interfaces.add_row([
+            one.name.as_str().into(),
+            count(one.counters.sum("pass").packets),
+            count(one.counters.sum("drop").packets),
+            side(&|rates| Some(rates.interfaces.get(&one.name)?.passed)),
+            side(&|rates| Some(rates.interfaces.get(&one.name)?.dropped)),
+        ]);
+    }
+    let interfaces = all.map_or_else(String::new, |_| format!("\n{}", rendered(&interfaces)));
+    let flows = all.map_or_else(String::new, |Stats { flows: Flows { known, most }, .. }| {
         format!("\n{known} of at most {most} connections that this host has begun are remembered.\n")
     });
     let answers = answers(counters.answers);
-    format!("{}\n{}{answers}{flows}", rendered(&reasons), rendered(&rules))
+    format!("{}\n{}{interfaces}{answers}{flows}", rendered(&reasons), rendered(&rules))
 }
 
 /// What became of answers to rejected packets, if there was any.

@@ -49,7 +49,8 @@ pub fn bytes(number: u64) -> Cell {
     Cell::new(if unit == 0 { format!("{number} B") } else { format!("{value:.1} {}", UNITS[unit]) })
 }
 
-fn grouped(number: u64) -> String {
+/// A number with its thousands apart.
+pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (index, digit) in digits.chars().enumerate() {

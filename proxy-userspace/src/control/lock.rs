@@ -15,6 +15,8 @@ use nix::fcntl::{Flock, FlockArg};
 const DAEMON: &str = "daemon.lock";
 /// Held during an apply or a detach.
 const CHANGE: &str = "change.lock";
+/// Held by who reads the events of dropped packets; it holds the pid and command of its holder.
+const EVENTS: &str = "events.lock";
 /// How long a change may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -37,6 +39,23 @@ pub fn daemon_runs(run_dir: &Path) -> bool {
     // Looking must not make what it looks for.
     let Ok(file) = File::open(run_dir.join(DAEMON)) else { return false };
     matches!(Flock::lock(file, FlockArg::LockSharedNonblock), Err((_, nix::Error::EWOULDBLOCK)))
+}
+
+/// Becomes the one reader of the events of dropped packets.
+///
+/// # Errors
+/// `WouldBlock` if there is one, with who it is.
+pub fn events(run_dir: &Path, command: &str) -> io::Result<Lock> {
+    let path = run_dir.join(EVENTS);
+    let lock = lock(run_dir, EVENTS).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => {
+            let holder = fs::read_to_string(&path).unwrap_or_default();
+            io::Error::new(error.kind(), holder.trim().to_owned())
+        }
+        _ => error,
+    })?;
+    fs::write(&path, format!("{command}, pid {}\n", std::process::id()))?;
+    Ok(lock)
 }
 
 /// Waits for the right to change what is in the kernel.
@@ -67,6 +86,18 @@ fn lock(run_dir: &Path, name: &str) -> io::Result<Lock> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_second_reader_of_events_is_told_of_the_first() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let first = events(folder.path(), "tollgate top, long ago").expect("the first reader");
+        drop(first);
+        let first = events(folder.path(), "tollgate monitor").expect("a reader after that");
+        let refused = events(folder.path(), "tollgate top").expect_err("a second reader");
+        assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(refused.to_string(), format!("tollgate monitor, pid {}", std::process::id()));
+        drop(first);
+    }
 
     #[test]
     fn there_is_one_daemon() {

@@ -5,7 +5,7 @@
 
 use std::num::NonZeroUsize;
 
-use aya::maps::{Array, HashMap as KernelHashMap, Map, MapData, MapInfo};
+use aya::maps::{Array, HashMap as KernelHashMap, Map, MapData};
 use aya::programs::ProgramInfo;
 use aya::{Ebpf, Pod};
 use proxy_common::abi::flow::{FlowKey, FlowValue, FragmentKey, FragmentValue};
@@ -17,7 +17,7 @@ use proxy_common::engine::Outcome;
 
 use super::candidate::loaded;
 use super::error::{Context, DataplaneError, at, missing};
-use super::live::{Enforced, label_rules, program_in_force};
+use super::live::{self, Enforced, label_rules, program_in_force};
 use super::memory::{fill, with_mapping};
 use super::object::Plan;
 use super::pins::{Pins, TABLES};
@@ -68,15 +68,8 @@ impl Explainer {
     }
 }
 
-fn map_of(program: &ProgramInfo, wanted: &str) -> Result<MapData, DataplaneError> {
-    let ids = program.map_ids().context(|| "the maps of the program in force")?.unwrap_or_default();
-    for id in ids {
-        let info = MapInfo::from_id(id).context(|| format!("map {id}"))?;
-        if info.name_as_str() == Some(wanted) {
-            return MapData::from_id(id).context(|| wanted.to_owned());
-        }
-    }
-    Err(missing(format!("{wanted} of the program in force")))
+fn map_of(program: &ProgramInfo, name: &str) -> Result<MapData, DataplaneError> {
+    live::map_of(program, name)?.ok_or_else(|| missing(format!("{name} of the program in force")))
 }
 
 fn copy_state(pins: &Pins, ebpf: &mut Ebpf) -> Result<(), DataplaneError> {

@@ -104,14 +104,19 @@ pub(super) fn program(
 }
 
 fn label_of(program: &ProgramInfo) -> Result<Box<Label>, DataplaneError> {
+    let map = map_of(program, "LABEL")?.ok_or_else(|| missing("the label of the program in force"))?;
+    let map: Array<_, Label> = Array::try_from(Map::Array(map)).context(|| "LABEL")?;
+    map.get(&0, 0).map(Box::new).context(|| "reading LABEL")
+}
+
+/// A map that a program uses and nothing pins.
+pub(super) fn map_of(program: &ProgramInfo, name: &str) -> Result<Option<MapData>, DataplaneError> {
     let ids = program.map_ids().context(|| "the maps of the program in force")?.unwrap_or_default();
     for id in ids {
         let info = MapInfo::from_id(id).context(|| format!("map {id}"))?;
-        if info.name_as_str() == Some("LABEL") {
-            let map = MapData::from_id(id).context(|| "LABEL")?;
-            let map: Array<_, Label> = Array::try_from(Map::Array(map)).context(|| "LABEL")?;
-            return map.get(&0, 0).map(Box::new).context(|| "reading LABEL");
+        if info.name_as_str() == Some(name) {
+            return MapData::from_id(id).map(Some).context(|| name.to_owned());
         }
     }
-    Err(missing("the label of the program in force"))
+    Ok(None)
 }

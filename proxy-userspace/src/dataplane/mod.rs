@@ -13,7 +13,8 @@
 //! explain: the live policy on frames of our own
 //! bans: who is banned until when; gateways: who must not be
 //! trial: the same programs on frames of our own, never attached
-//! live, counters, flows: what is enforced and what it has counted, read from the kernel alone
+//! events: dropped packets, to whoever listens
+//! live, counters, flows, banned: what is enforced and what it has counted, read from the kernel alone
 //! ```
 //!
 //! Nothing here parses a policy, and no process has to stay alive for enforcement to go on.
@@ -21,11 +22,13 @@
 mod adopt;
 mod apply;
 mod attach;
+mod banned;
 mod bans;
 mod candidate;
 mod counters;
 mod detach;
 mod error;
+mod events;
 mod explain;
 mod flows;
 mod gateways;
@@ -47,10 +50,12 @@ mod unconfirmed;
 pub use apply::{
     Applied, AppliedInterface, How, TC_TO_REJECT, apply, fits_host, follow_interfaces, unenforced,
 };
+pub use banned::first_bans;
 pub use bans::{Bans, is_single};
 pub use counters::{Count, read as read_counters, read_answers};
 pub use detach::detach;
 pub use error::DataplaneError;
+pub use events::{Listener, engine_to_unix_ns};
 pub use explain::Explainer;
 pub use flows::{count as count_flows, forget_silent};
 pub use gateways::all as gateways;

@@ -1,6 +1,10 @@
-//! What the kernel has counted and enforces, made ready for people and programs. Called by the commands.
+//! What the kernel has counted, dropped and enforces, made ready for people and programs. Called by the commands.
 
 pub mod bans;
-pub mod packet;
+pub mod capture;
+pub mod drops;
+pub mod feed;
+pub mod heavy;
+pub mod rates;
 pub mod stats;
 pub mod status;

@@ -93,6 +93,19 @@ pub struct Counters {
     pub answers: AnswerStats,
 }
 
+impl Counters {
+    /// Sum over the reasons of a verdict.
+    pub fn sum(&self, verdict: &str) -> Total {
+        let mut sum = Total::default();
+        for Total { packets, bytes } in
+            self.reasons.iter().filter(|one| one.verdict == verdict).map(|one| one.total)
+        {
+            sum.add(Counter { packets, bytes });
+        }
+        sum
+    }
+}
+
 /// The counters of one interface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct InterfaceStats {

@@ -20,7 +20,7 @@ struct Tool {
     why: &'static str,
 }
 
-const TOOLS: [Tool; 14] = [
+const TOOLS: [Tool; 16] = [
     Tool { program: "ip", package: "iproute2", why: "makes namespaces, links and addresses" },
     Tool { program: "tc", package: "iproute2", why: "shows and removes hooks" },
     Tool { program: "ethtool", package: "ethtool", why: "turns offloads of the lab's links off" },
@@ -46,6 +46,12 @@ const TOOLS: [Tool; 14] = [
         package: "fail2ban",
         why: "bans brute force through the action file that ships",
     },
+    Tool {
+        program: "tshark",
+        package: "tshark",
+        why: "reads captures of dropped packets, as Wireshark does",
+    },
+    Tool { program: "tmux", package: "tmux", why: "a terminal for the full-screen view" },
     Tool { program: "psql", package: "postgresql-client", why: "queries the database from the network" },
 ];
 
