@@ -2,60 +2,15 @@
 //!
 //! Each row says who reaches what; a refusal must also be counted under the rule that refused.
 
-use std::net::SocketAddr;
-use std::time::Duration;
-
-use anyhow::{Context, Result, ensure};
-use tollgate_tests::counters::Stats;
+use anyhow::{Result, ensure};
+use tollgate_tests::expect::{PATIENCE, SILENCE, at, counted, is_dropped, reaches};
 use tollgate_tests::lab::{OUTSIDE_V4, OUTSIDE_V6, PUBLISHED, SERVER_LINK_LOCAL, SERVER_V4, SERVER_V6};
 use tollgate_tests::shared::Shared;
-use tollgate_tests::traffic::{http_get, ping, psql_select_1, tcp_connect, udp_round_trip};
+use tollgate_tests::traffic::{http_get, ping, psql_select_1, udp_round_trip};
 use tollgate_tests::{Deployment, Hook, Host, Outcome};
-
-/// An answer within the lab takes a millisecond.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// Silence so long is a drop. Shorter than the first retransmission, so that one attempt is one packet.
-const SILENCE: Duration = Duration::from_millis(600);
 
 /// Services for the LAN: port and rule.
 const FOR_THE_LAN: [(u16, &str); 3] = [(8000, "django"), (8082, "crm-dev"), (8083, "crm")];
-
-fn at(address: &str, port: u16) -> Result<SocketAddr> {
-    Ok(SocketAddr::new(address.parse().context("an address")?, port))
-}
-
-/// Runs `work` and gives what the counters say of it.
-fn counted(d: &Deployment, work: impl FnOnce() -> Result<()>) -> Result<Stats> {
-    let before = d.tollgate.stats()?;
-    work()?;
-    Ok(d.tollgate.settled_stats()?.since(&before))
-}
-
-/// Fetches the page of `port` and finds it allowed under `rule`.
-fn reaches(d: &Deployment, from: Host, to: SocketAddr, rule: &str) -> Result<()> {
-    let delta = counted(d, || {
-        let answer = http_get(&d.lab.ns(from), to, "/", PATIENCE)?;
-        ensure!(answer.is_answered_by_port(to.port()), "{from} to {to}: {answer}");
-        Ok(())
-    })?;
-    // At least the SYN and the request.
-    let allowed = delta.outcome(rule, "service-allowed").packets;
-    ensure!(allowed >= 2, "{from} to {to}: {allowed} packets allowed under {rule}: {delta:#?}");
-    Ok(())
-}
-
-/// Finds silence at `to`, and the SYN under `rule` as `reason`.
-fn is_dropped(d: &Deployment, from: Host, to: SocketAddr, rule: &str, reason: &str) -> Result<()> {
-    let delta = counted(d, || {
-        let outcome = tcp_connect(&d.lab.ns(from), to, SILENCE)?;
-        ensure!(outcome == Outcome::TimedOut, "{from} to {to}: {outcome}");
-        Ok(())
-    })?;
-    let dropped = delta.outcome(rule, reason).packets;
-    ensure!(dropped == 1, "{from} to {to}: {dropped} packets as {reason} under {rule}: {delta:#?}");
-    ensure!(delta.outcome(rule, "service-allowed").packets == 0, "{from} to {to}: {delta:#?}");
-    Ok(())
-}
 
 /// A public name for each row, under the module of each hook.
 macro_rules! rows {

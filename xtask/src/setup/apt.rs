@@ -1,6 +1,6 @@
 //! Installs missing packages with apt-get, where there is one and we are root; else says what to install.
 //!
-//! Called by `compiler` and `lab` with what they miss, never with what is there.
+//! Called by `compiler`, `lab`, `cxx` and `docker` with what they miss, never with what is there.
 
 use std::fs;
 use std::io::{ErrorKind, Write};
@@ -61,6 +61,28 @@ impl Apt {
             .iter()
             .filter(|package| SERVICES.contains(&package.as_str()))
             .for_each(|service| off(service));
+        Ok(())
+    }
+
+    /// Fetches archives of packages into a folder and installs nothing: of `packages` all, of `if_any` what there is.
+    pub fn download(
+        &mut self,
+        packages: &[&str],
+        if_any: &[&str],
+        folder: &Path,
+        why: &str,
+        options: &Options,
+    ) -> Result<()> {
+        self.require(&packages.join(" "))?;
+        self.update(options)?;
+        let mut policy = Command::new("apt-cache");
+        let policy = process::output(policy.arg("policy").args(if_any).env("LC_ALL", "C"))?;
+        let has = |package: &str| candidate(&policy, package).is_some_and(|version| version != "(none)");
+        let there = if_any.iter().filter(|package| has(package));
+        let list: Vec<_> = packages.iter().chain(there).copied().collect();
+        options.doing(STEP, &format!("apt-get download {}: {why}", list.join(" ")));
+        let downloaded = process::succeeds(apt_get().arg("download").args(&list).current_dir(folder))?;
+        ensure!(downloaded, "apt-get could not download {}; its reasons are above", list.join(" "));
         Ok(())
     }
 

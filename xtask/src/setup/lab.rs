@@ -20,7 +20,7 @@ struct Tool {
     why: &'static str,
 }
 
-const TOOLS: [Tool; 16] = [
+const TOOLS: [Tool; 18] = [
     Tool { program: "ip", package: "iproute2", why: "makes namespaces, links and addresses" },
     Tool { program: "tc", package: "iproute2", why: "shows and removes hooks" },
     Tool { program: "ethtool", package: "ethtool", why: "turns offloads of the lab's links off" },
@@ -29,6 +29,8 @@ const TOOLS: [Tool; 16] = [
         package: "nftables",
         why: "a container's published port needs address translation",
     },
+    Tool { program: "iptables-nft", package: "iptables", why: "Docker translates addresses by it" },
+    Tool { program: "iptables-legacy", package: "iptables", why: "older hosts translate addresses by it" },
     Tool { program: "ping", package: "iputils-ping", why: "echo requests from real clients" },
     Tool { program: "curl", package: "curl", why: "web requests from real clients" },
     Tool { program: "nsenter", package: "util-linux", why: "runs a program in a namespace" },

@@ -11,6 +11,7 @@ use crate::workspace::Workspace;
 mod apt;
 mod compiler;
 mod cxx;
+mod docker;
 mod lab;
 mod linker;
 mod rustc;
@@ -78,6 +79,7 @@ fn prepare(workspace: &Workspace, needs: Needs, options: &Options) -> Result<Kit
     let linker = linker::ensure(workspace, &compiler, options)?;
     if matches!(needs, Needs::Lab | Needs::Everything) {
         lab::ensure(options, &mut apt)?;
+        docker::ensure(workspace, options, &mut apt)?;
     }
     if matches!(needs, Needs::Fuzz | Needs::Everything) {
         cxx::ensure(options, &mut apt)?;
