@@ -2,7 +2,7 @@
 //!
 //! `BANS` holds single IPv4 addresses and IPv6 prefixes of 64 bits, `BAN_PREFIXES` all other lengths, and `BAN_FILTER` says of
 //! most sources at the price of one read that they are not in `BANS`. All are written by `dataplane::bans` alone and read by
-//! the engine ([`crate::engine::ban`]), which compares the time: a ban ends by itself. Times are the engine's clock,
+//! the engine (`engine::ban`), which compares the time: a ban ends by itself. Times are the engine's clock,
 //! nanoseconds.
 
 use crate::packet::Addr;
