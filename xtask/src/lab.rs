@@ -1,4 +1,4 @@
-//! Runs the programs that show or measure the filter in the lab. Called for `demo` and `bench`.
+//! Runs the programs that show, measure or compare the filter. Called for `demo`, `bench` and `differential`.
 
 use std::convert::Infallible;
 use std::os::unix::process::CommandExt;

@@ -44,6 +44,8 @@ Then, day by day:
   cargo xtask build    after a change in the kernel part; plain `cargo build` does for the rest
   cargo xtask check    before a commit
   cargo xtask fuzz     after a change in what reads packets, policies, lists or requests
+  cargo xtask differential --seed N
+                       after a change in what judges packets: other policies and packets than those of the tests
 
 Variables:
   TOLLGATE_CACHE       where the linker is kept, for all checkouts [default: $XDG_CACHE_HOME/tollgate or ~/.cache/tollgate]
@@ -96,6 +98,25 @@ enum Task {
         #[arg(value_name = "TARGET")]
         targets: Vec<String>,
     },
+    /// Have random packets under random policies judged by three implementations. Needs root.
+    ///
+    /// The reference interpreter of docs/policy.md, the engine on the host, and the kernel's programs at XDP and TC must
+    /// agree on every packet: verdict, reason, rule and counter. Prints how often each reason occurred and the first packet of
+    /// each policy on which they do not agree, with the seed that repeats it. The exit code is 1 if there is one, or if a
+    /// reason did not occur in a run of 100,000 packets or more.
+    ///
+    /// Options, each with a number:
+    ///   --policies      how many policies [default: 1000]
+    ///   --packets       how many packets under each, those that the host sends included [default: 1250]
+    ///   --seed          where they come from; the n-th policy is that of the seed plus n [default: 1]
+    ///   --kernel-every  ask the kernel about every n-th family of 40 policies; 0: never [default: 1]
+    ///   --threads       how many families at a time [default: one a processor]
+    #[command(verbatim_doc_comment)]
+    Differential {
+        /// Passed on to the program.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// Show policies/platform.toml in action, with real clients and a flood. Needs root.
     ///
     /// Builds a network of namespaces, runs the services and the filter in it, says of each connection whether it
@@ -142,6 +163,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Check => check::run(&workspace),
         Task::Test { filters } => test::run(&workspace, &filters),
         Task::Fuzz { seconds, targets } => fuzz::run(&workspace, seconds, &targets),
+        Task::Differential { args } => match lab::run(&workspace, "differential", &args)? {},
         Task::Demo { args } => match lab::run(&workspace, "demo", &args)? {},
         Task::Bench { args } => match lab::run(&workspace, "bench", &args)? {},
     }
@@ -155,6 +177,15 @@ mod tests {
     #[test]
     fn command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn passes_options_of_the_differential_test_on() {
+        let cli = Cli::try_parse_from(["xtask", "differential", "--policies", "40", "--seed", "7"]);
+        let Ok(Cli { task: Task::Differential { args } }) = cli else {
+            panic!("not understood");
+        };
+        assert_eq!(args, ["--policies", "40", "--seed", "7"]);
     }
 
     #[test]

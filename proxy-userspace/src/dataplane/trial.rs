@@ -120,9 +120,20 @@ impl Trial {
     pub fn begin_anew(&mut self, tables: &CompiledTables) -> Result<(), DataplaneError> {
         candidate::fill_tables(&mut self.ebpf, tables)?;
         self.forget_limits()?;
-        forget::<FlowKey, FlowValue>(&mut self.ebpf, "FLOWS")?;
-        forget::<FlowKey, FlowValue>(&mut self.ebpf, "ESTABLISHED")?;
-        forget::<FragmentKey, FragmentValue>(&mut self.ebpf, "FRAGMENTS")
+        for (name, map) in self.ebpf.maps_mut() {
+            if !matches!(map, Map::HashMap(_) | Map::LruHashMap(_)) {
+                continue;
+            }
+            match name {
+                "FLOWS" | "ESTABLISHED" => forget::<FlowKey, FlowValue>(map, name)?,
+                "FRAGMENTS" => forget::<FragmentKey, FragmentValue>(map, name)?,
+                // No packet writes to these.
+                "BANS" | "STACKED" => {}
+                // Packets write to it, and nobody has said what.
+                _ => return Err(missing(format!("what {name} holds"))),
+            }
+        }
+        Ok(())
     }
 
     /// The programs of a load that somebody else has prepared.
@@ -279,12 +290,12 @@ fn ids(compiled: &Compiled) -> Vec<u16> {
     compiled.rules.iter().map(|rule| rule.id).collect()
 }
 
-/// Empties a map of flows or fragments.
-fn forget<K: Pod, V: Pod>(ebpf: &mut Ebpf, name: &str) -> Result<(), DataplaneError> {
-    let map = ebpf.map_mut(name).ok_or_else(|| missing(name))?;
-    let mut map: KernelHashMap<_, K, V> = KernelHashMap::try_from(map).context(|| name.to_owned())?;
-    let keys = map.keys().collect::<Result<Vec<_>, _>>().context(|| name.to_owned())?;
-    keys.iter().try_for_each(|key| map.remove(key)).context(|| name.to_owned())
+/// Empties a hash map.
+fn forget<K: Pod, V: Pod>(map: &mut Map, name: &str) -> Result<(), DataplaneError> {
+    let what = || format!("emptying {name}");
+    let mut map: KernelHashMap<_, K, V> = KernelHashMap::try_from(map).context(what)?;
+    let keys = map.keys().collect::<Result<Vec<_>, _>>().context(what)?;
+    keys.iter().try_for_each(|key| map.remove(key)).context(what)
 }
 
 fn array<'a>(ebpf: &'a Ebpf, name: &str) -> Result<&'a MapData, DataplaneError> {

@@ -1,7 +1,7 @@
 //! The three-way differential test as a program: as many policies and packets as there is time for.
 //!
-//! Run by `cargo xtask differential`, whose help says what the options mean. Asks the kernel about every policy unless
-//! `--kernel-every` says otherwise, and so needs root. The exit code is 1 if two disagree, or if a reason did not occur.
+//! Run by `cargo xtask differential`, whose help says what the options and the exit code mean. Needs root unless
+//! `--kernel-every 0` leaves the kernel out.
 
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -13,6 +13,8 @@ use tollgate_tests::lab::require_root;
 
 /// Disagreements that are printed whole.
 const PRINTED: usize = 5;
+/// Runs of so many packets have to show every reason.
+const ENOUGH: u64 = 100_000;
 /// How often it is said how far the run is.
 const PROGRESS_EVERY: Duration = Duration::from_secs(20);
 
@@ -49,7 +51,8 @@ fn differential() -> Result<ExitCode> {
     if !uncovered.is_empty() {
         println!("no packet ended with: {}", uncovered.join(", "));
     }
-    let good = summary.disagreements.is_empty() && uncovered.is_empty();
+    let covered = uncovered.is_empty() || summary.packets + summary.sent < ENOUGH;
+    let good = summary.disagreements.is_empty() && covered;
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -31,8 +31,13 @@ impl fmt::Display for Disagreement {
         let way = if self.step.egress { "leaves" } else { "arrives" };
         writeln!(
             f,
-            "seed {} (repeat: --seed {} --policies 1), packet {}, {way} on {} at {} ns\n{}",
-            self.seed, self.seed, self.packet, self.interface, self.step.now_ns, self.said
+            "packet {} {way} on {} at {} ns; to repeat: cargo xtask differential --policies 1 --packets {} --seed {}\n{}",
+            self.packet,
+            self.interface,
+            self.step.now_ns,
+            self.packet + 1,
+            self.seed,
+            self.said
         )?;
         for byte in &self.frame {
             write!(f, "{byte:02x}")?;

@@ -47,6 +47,8 @@ enum Planned {
     First,
     /// A reply to what this host sent last; with these flags, if it is TCP.
     Reply(u8),
+    /// An error about what this host sent last.
+    Error,
 }
 
 /// Both ends of what was sent, seen from this host.
@@ -111,7 +113,7 @@ impl Traffic {
                 }
                 Planned::Later => self.part(frame, false),
                 Planned::First => self.part(frame, true),
-                Planned::Reply(flags) => self.reply(frame, flags),
+                Planned::Reply(_) | Planned::Error => self.answer(frame, planned),
             }
             return Step { now_ns: self.now_ns, egress: self.egress };
         }
@@ -134,12 +136,16 @@ impl Traffic {
         wire::frame(frame, &[], if begun.source.is_ipv6() { 0x86dd } else { 0x0800 }, &packet);
     }
 
-    fn reply(&mut self, frame: &mut Vec<u8>, flags: u8) {
+    fn answer(&mut self, frame: &mut Vec<u8>, planned: Planned) {
         let Some(sent) = self.sent.last() else { return };
         self.egress = false;
-        let payload = packets::reply_to(sent, flags);
+        let v6 = sent.local.is_ipv6();
+        let payload = match planned {
+            Planned::Reply(flags) => packets::reply_to(sent, flags),
+            _ => wire::icmp(v6, if v6 { 1 } else { 3 }, 1, 0, &sent.packet),
+        };
         let packet = wire::packet(&Header::default(), sent.remote, sent.local, &payload);
-        wire::frame(frame, &[], if sent.local.is_ipv6() { 0x86dd } else { 0x0800 }, &packet);
+        wire::frame(frame, &[], if v6 { 0x86dd } else { 0x0800 }, &packet);
     }
 
     /// Plans the last frame again: as often as it takes to use up a limit, and then at moments when a token has come back or
@@ -190,7 +196,8 @@ impl Traffic {
         // About when a packet of it counts again, so that it lives on or not.
         let again_ns = if self.rng.random_bool(0.5) { noted_ns } else { 0 };
         self.planned.push_back((again_ns, Planned::Reply(ACK)));
-        self.planned.push_back((ended_ns - again_ns, Planned::Reply(ACK)));
+        let last = if self.rng.random_bool(0.3) { Planned::Error } else { Planned::Reply(ACK) };
+        self.planned.push_back((ended_ns - again_ns, last));
     }
 
     fn fill(&mut self, frame: &mut Vec<u8>, egress: bool) {
