@@ -11,9 +11,9 @@ use proxy_common::abi::limit::Bucket;
 use proxy_common::abi::reason::Reason;
 use proxy_common::abi::settings::{CLOCK_GIVEN, CLOCK_TICKS, Settings};
 use proxy_common::abi::trie::Node;
-use proxy_common::engine::Tables;
 use proxy_common::engine::limiter::{self, CellLine, Charge};
-use proxy_common::packet::protocol;
+use proxy_common::engine::{self, Tables};
+use proxy_common::packet::{Addr, protocol};
 
 use crate::maps::{
     BAN_FILTER, BAN_PREFIXES, BANS, BUCKETS, CELLS, DECISIONS, ENTRIES, ESTABLISHED, FLOWS, FRAGMENTS,
@@ -33,6 +33,17 @@ const WITHIN: u32 = 255;
 pub extern "C" fn charge_buckets(kind: u64, source: u64, amount: u64) -> u32 {
     let charge = Charge::from_words([kind, source, amount]);
     limiter::charge(&Unknown(amount), &Maps, charge).map_or(WITHIN, |over| over as u32)
+}
+
+/// What [`is_destination_isolated`] gives where a table is damaged.
+const DAMAGED: u32 = 2;
+
+/// Whether a destination is isolated; global as [`charge_buckets`] is, or the verifier would walk the trie twice for each way
+/// that a packet can take.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn is_destination_isolated(hi: u64, lo: u64, v6: u64) -> u32 {
+    engine::is_isolated(&Maps, Addr { hi, lo }, v6 != 0).map_or(DAMAGED, u32::from)
 }
 
 /// A line of limiter cells in the kernel.
@@ -109,6 +120,14 @@ impl Tables for Maps {
         let [kind, source, amount] = charge.to_words();
         let over = charge_buckets(kind, source, amount);
         if over == WITHIN { None } else { Some(Reason::from_number(over as u8)) }
+    }
+
+    #[inline(always)]
+    fn isolates(&self, destination: Addr, v6: bool) -> Option<bool> {
+        match is_destination_isolated(destination.hi, destination.lo, u64::from(v6)) {
+            DAMAGED => None,
+            isolated => Some(isolated != 0),
+        }
     }
 
     #[inline(always)]

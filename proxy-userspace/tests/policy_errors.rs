@@ -112,6 +112,8 @@ const CASES: &[Case] = &[
     ("limit = \"web\"", "refuse = \"accept\"", (13, 10), "\"accept\"", "unknown word \"accept\"", "write \"drop\" or \"reject\""),
     ("services.django", "services.default", (10, 11), "default", "the name \"default\" is taken", "write another name, such as \"my-default\""),
     ("services.django", "services.Django", (10, 11), "Django", "\"Django\" is not a name", "write \"django\""),
+    ("hook = \"auto\"", "isolate = [\"lann\"]", (3, 12), "\"lann\"", "unknown zone \"lann\"", "write \"lan\" instead"),
+    ("hook = \"auto\"", "isolate = \"any\"", (3, 11), "\"any\"", "this host itself", "name zones of the networks behind this host, or write `deny` to take nothing from them"),
     // The rest.
     ("ping = true", "ping-limit = \"wep\"", (15, 14), "\"wep\"", "unknown limit \"wep\"", "write \"web\" instead"),
     ("ping = true", "ping = false\nping-limit = \"web\"", (16, 14), "\"web\"", "ping is off", "leave `ping-limit` out, or write `ping = true`"),

@@ -83,11 +83,12 @@ fn dump(policy: &Policy) -> String {
     for i in &policy.interfaces {
         writeln!(
             out,
-            "interface {}: hook {:?}, default {:?}, deny {}",
+            "interface {}: hook {:?}, default {:?}, deny {}, isolate {}",
             i.name,
             i.hook,
             i.default,
-            zones(&i.deny)
+            zones(&i.deny),
+            zones(&i.isolate)
         )
         .expect("room");
     }

@@ -17,9 +17,11 @@ version = 1
 [interfaces.wlp2s0]
 hook = "auto"
 default = "drop"
+isolate = ["containers"]
 
 [zones]
 lan = ["192.168.0.0/24", "fe80::/10"]
+containers = ["172.17.0.0/16"]
 
 [services.sink]
 ports = ["udp/7000"]
@@ -29,6 +31,7 @@ allow = ["lan"]
 const LINK: Link = Link { source: LAN_MAC, destination: SERVER_MAC };
 const SERVER: Ipv4Addr = Ipv4Addr::new(192, 168, 0, 104);
 const LAN: Ipv4Addr = Ipv4Addr::new(192, 168, 0, 50);
+const CONTAINER: Ipv4Addr = Ipv4Addr::new(172, 17, 0, 2);
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
 const SERVER_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 0x104);
 const OUTSIDE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x113, 0, 0, 0, 0, 9);
@@ -96,6 +99,7 @@ fn mix() -> Vec<Kind> {
         kind(10, "malformed-tcp", spoiled(syn, ETHERNET_LEN + 32, 0x40)),
         kind(10, "tcp-flags", LINK.ip(&Path::new(LAN, SERVER).tcp(4000, 22, SYN | FIN, 1, &[]))),
         kind(10, "source-invalid", LINK.ip(&udp(Ipv4Addr::LOCALHOST, 7000))),
+        kind(10, "destination-isolated", LINK.ip(&Path::new(LAN, CONTAINER).udp(4000, 7000, b"direct"))),
         kind(10, "fragment-orphan", spoiled(LINK.ip(&udp(LAN, 7000)), ETHERNET_LEN + 7, 9)),
     ]
 }

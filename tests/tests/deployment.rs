@@ -5,9 +5,14 @@
 use anyhow::{Result, ensure};
 use tollgate_tests::expect::{PATIENCE, SILENCE, at, counted, is_dropped, reaches};
 use tollgate_tests::lab::{OUTSIDE_V4, OUTSIDE_V6, PUBLISHED, SERVER_LINK_LOCAL, SERVER_V4, SERVER_V6};
+use tollgate_tests::services::HttpServer;
 use tollgate_tests::shared::Shared;
-use tollgate_tests::traffic::{http_get, ping, psql_select_1, udp_round_trip};
+use tollgate_tests::traffic::{http_get, ping, psql_select_1, tcp_connect, udp_round_trip};
 use tollgate_tests::{Deployment, Hook, Host, Outcome};
+
+/// The lab's rule for what containers send to the outside.
+const MASQUERADE: &str =
+    "add rule ip docker postrouting ip saddr 172.17.0.0/16 oifname \"wlp2s0\" masquerade";
 
 /// Services for the LAN: port and rule.
 const FOR_THE_LAN: [(u16, &str); 3] = [(8000, "django"), (8082, "crm-dev"), (8083, "crm")];
@@ -64,6 +69,7 @@ rows![
     the_stripe_dashboard_is_for_the_host_alone,
     what_no_service_names_is_dropped,
     a_port_that_docker_publishes_is_no_way_around,
+    a_container_is_not_addressed_directly,
     the_host_reaches_itself,
     containers_and_the_host_reach_each_other,
     containers_reach_the_outside,
@@ -159,6 +165,52 @@ fn what_no_service_names_is_dropped(d: &Deployment) -> Result<()> {
 
 fn a_port_that_docker_publishes_is_no_way_around(d: &Deployment) -> Result<()> {
     is_dropped(d, Host::Outside, at(SERVER_V4, PUBLISHED)?, "default", "no-service")
+}
+
+/// Whoever makes the server a router to its containers: a neighbour on the LAN, or the LAN's own router for everybody.
+fn a_container_is_not_addressed_directly(d: &Deployment) -> Result<()> {
+    const CONTAINER: &str = "172.17.0.2";
+    let container = d.lab.ns(Host::Container);
+    let _listeners: Vec<_> = ["[::]:443", "[::]:8000", "[::]:5432"]
+        .iter()
+        .map(|address| HttpServer::start(&container, address))
+        .collect::<Result<_>>()?;
+    for host in [Host::Lan, Host::Router] {
+        d.lab.ns(host).run(&["ip", "route", "replace", "172.17.0.0/16", "via", SERVER_V4])?;
+    }
+    for host in [Host::Lan, Host::Outside] {
+        for port in [80, 443, 8000, 5432, PUBLISHED] {
+            let delta = counted(d, || {
+                let outcome = tcp_connect(&d.lab.ns(host), at(CONTAINER, port)?, SILENCE)?;
+                ensure!(outcome == Outcome::TimedOut, "{host} to {CONTAINER}, {port}: {outcome}");
+                Ok(())
+            })?;
+            ensure!(delta.reason("destination-isolated").packets == 1, "{host}, {port}: {delta:#?}");
+        }
+        // The bridge's own address is the server's, at which everything listens.
+        let delta = counted(d, || {
+            let pong = ping(&d.lab.ns(host), CONTAINER.parse()?)?;
+            ensure!(!pong.is_answered(), "{host} pings {CONTAINER}: {pong}");
+            let outcome = tcp_connect(&d.lab.ns(host), at("172.17.0.1", 8000)?, SILENCE)?;
+            ensure!(outcome == Outcome::TimedOut, "{host} to the bridge: {outcome}");
+            Ok(())
+        })?;
+        ensure!(delta.reason("destination-isolated").packets >= 2, "{host}: {delta:#?}");
+        ensure!(delta.reason("ping").packets == 0, "{host}: {delta:#?}");
+    }
+    // What the container begins is answered, also where nobody translates its address.
+    let server = d.lab.ns(Host::Server);
+    server.run(&["nft", "flush", "chain", "ip", "docker", "postrouting"])?;
+    let delta = counted(d, || {
+        let page = http_get(&container, at(OUTSIDE_V4, 80)?, "/", PATIENCE)?;
+        ensure!(page.is_answered_by_port(80), "{page}");
+        let pong = ping(&container, OUTSIDE_V4.parse()?)?;
+        ensure!(pong.is_answered(), "{pong}");
+        Ok(())
+    })?;
+    server.run(&["nft", MASQUERADE])?;
+    ensure!(delta.reason("reply").packets >= 3, "{delta:#?}");
+    Ok(())
 }
 
 fn the_host_reaches_itself(d: &Deployment) -> Result<()> {

@@ -9,6 +9,11 @@ pub const REPLIES: u8 = 1;
 pub const FINAL: u8 = 2;
 /// [`Decision::flags`]: whoever is dropped by this cell is told so ([`crate::engine::reject`]).
 pub const REJECT: u8 = 4;
+/// [`Decision::flags`]: on this interface some destinations are isolated: the packet's is to be looked up.
+pub const GUARDED: u8 = 8;
+/// [`Decision::flags`], where the port class is 0, of addresses as destinations: nothing that arrives here may address them
+/// but what answers them.
+pub const ISOLATED: u8 = 16;
 
 /// One cell of the table.
 #[repr(C)]
@@ -18,7 +23,7 @@ pub struct Decision {
     pub rule: u16,
     /// Number of the [`super::reason::Reason`] that the packet ends with if nothing below changes it.
     pub reason: u8,
-    /// [`REPLIES`], [`FINAL`] and [`REJECT`].
+    /// [`REPLIES`], [`FINAL`], [`REJECT`], [`GUARDED`] and [`ISOLATED`].
     pub flags: u8,
     /// First of the buckets to charge, in the `BUCKETS` map.
     pub first_bucket: u16,

@@ -96,6 +96,7 @@ reasons! {
     DestinationInvalid = 44, Drop, "destination-invalid", "A destination address that no packet from a network can have.";
     TableFault = 45, Drop, "table-fault", "A table did not hold what the program needs; please report it.";
     Banned = 46, Drop, "banned", "The source is banned.";
+    DestinationIsolated = 47, Drop, "destination-isolated", "The destination is isolated from this interface, and the packet answers nothing that it sent.";
 }
 
 impl Reason {

@@ -16,14 +16,14 @@ pub mod plumbing;
 pub mod reject;
 
 use crate::abi::ban::{BanKey, BanPrefix};
-use crate::abi::decision::{Decision, FINAL, PORTS_PROTOCOL, PORTS_UDP, REPLIES};
+use crate::abi::decision::{Decision, FINAL, GUARDED, ISOLATED, PORTS_PROTOCOL, PORTS_UDP, REPLIES};
 use crate::abi::flow::{FlowKey, FlowValue, FragmentKey, FragmentValue};
 use crate::abi::limit::Bucket;
 use crate::abi::reason::{Reason, Verdict};
 use crate::abi::settings::Settings;
 use crate::abi::trie::Node;
 use crate::engine::limiter::Charge;
-use crate::packet::{Fragment, PacketInfo, PacketView, parse, protocol};
+use crate::packet::{Addr, Fragment, PacketInfo, PacketView, icmp as kinds, parse, protocol};
 
 /// Everything that the engine reads and writes besides the packet.
 ///
@@ -52,6 +52,8 @@ pub trait Tables {
     /// Charges a packet to its buckets: [`limiter::charge`]. In the kernel a function that is verified by itself, once,
     /// and not again for each way to it.
     fn charge(&self, charge: Charge) -> Option<Reason>;
+    /// Whether a destination is isolated: [`is_isolated`]. In the kernel a function of its own, as [`Tables::charge`] is.
+    fn isolates(&self, destination: Addr, v6: bool) -> Option<bool>;
     /// Which bans there are: `BANS_*` of [`crate::abi::ban`].
     fn bans(&self) -> u32;
     /// A word of the filter before [`Tables::ban`].
@@ -151,12 +153,21 @@ fn judge<V: PacketView, T: Tables>(view: &V, tables: &T, p: &PacketInfo) -> Outc
     if p.fragment == Fragment::Later {
         return Outcome::plain(fragment::judge_later(tables, p));
     }
+    let isolated = if d.flags & GUARDED == 0 {
+        false
+    } else {
+        let Some(isolated) = tables.isolates(p.destination, p.v6) else {
+            return Outcome::plain(Reason::TableFault);
+        };
+        isolated
+    };
     if p.protocol != protocol::TCP
+        && (!isolated || kinds::is_error(p))
         && let Some(reason) = plumbing::plumbing(view, tables, p)
     {
         return Outcome::plain(reason);
     }
-    if d.flags & REPLIES == 0 {
+    if d.flags & REPLIES == 0 && !isolated {
         if d.buckets != 0
             && let Some(over) = tables.charge(Charge::of(p, view, d.first_bucket, d.buckets))
         {
@@ -166,6 +177,9 @@ fn judge<V: PacketView, T: Tables>(view: &V, tables: &T, p: &PacketInfo) -> Outc
     }
     if flow::is_reply(tables, p) {
         return Outcome::plain(Reason::Reply);
+    }
+    if isolated {
+        return Outcome::plain(Reason::DestinationIsolated);
     }
     decided
 }
@@ -184,9 +198,21 @@ fn port_index(p: &PacketInfo) -> u32 {
 
 /// The decision on a source address and a port or protocol.
 #[inline(always)]
-fn decide<T: Tables>(tables: &T, source: crate::packet::Addr, v6: bool, port_index: u32) -> Option<Decision> {
+fn decide<T: Tables>(tables: &T, source: Addr, v6: bool, port_index: u32) -> Option<Decision> {
     let class = classify::class_of(tables, source, v6)?;
-    let port = tables.port_class(port_index)?;
+    cell(tables, class, tables.port_class(port_index)?)
+}
+
+/// Whether a destination is isolated from this interface: its class as an address says so. `None` if a table is damaged.
+#[inline(always)]
+pub fn is_isolated<T: Tables>(tables: &T, destination: Addr, v6: bool) -> Option<bool> {
+    let class = classify::class_of(tables, destination, v6)?;
+    Some(cell(tables, class, 0)?.flags & ISOLATED != 0)
+}
+
+/// The cell of an address's class and a port's.
+#[inline(always)]
+fn cell<T: Tables>(tables: &T, class: u32, port: u32) -> Option<Decision> {
     let stride = tables.setting(|s| &s.port_classes);
     let row = tables.setting(|s| &s.first_row) + class;
     tables.decision(row * stride + port)

@@ -68,6 +68,8 @@ pub struct Interface {
     pub default: DefaultAction,
     /// Zones from which nothing passes but ARP and neighbour discovery.
     pub deny: Vec<ZoneId>,
+    /// Zones that nothing which arrives may address but what answers them.
+    pub isolate: Vec<ZoneId>,
 }
 
 /// The hook that an interface asks for.

@@ -35,6 +35,7 @@ pub(super) struct Interface {
     pub(super) hook: Option<Spanned<HookChoice>>,
     pub(super) default: Option<Spanned<DefaultAction>>,
     pub(super) deny: Option<Spanned<Names>>,
+    pub(super) isolate: Option<Spanned<Names>>,
 }
 
 /// A value of `[zones]`.

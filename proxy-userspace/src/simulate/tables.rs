@@ -13,8 +13,9 @@ use proxy_common::abi::limit::{Bucket, LINES, WAYS};
 use proxy_common::abi::reason::Reason;
 use proxy_common::abi::settings::Settings;
 use proxy_common::abi::trie::Node;
-use proxy_common::engine::Tables;
 use proxy_common::engine::limiter::{self, CellLine, Charge};
+use proxy_common::engine::{self, Tables};
+use proxy_common::packet::Addr;
 use proxy_common::packet::view::Plain;
 
 use crate::policy::compile::CompiledTables;
@@ -139,6 +140,10 @@ impl Tables for HostTables<'_> {
 
     fn charge(&self, charge: Charge) -> Option<Reason> {
         limiter::charge(&Plain, self, charge)
+    }
+
+    fn isolates(&self, destination: Addr, v6: bool) -> Option<bool> {
+        engine::is_isolated(self, destination, v6)
     }
 
     fn bans(&self) -> u32 {

@@ -49,6 +49,7 @@ pub fn interface(name: &str) -> Interface {
         hook: HookChoice::Auto,
         default: DefaultAction::Drop,
         deny: Vec::new(),
+        isolate: Vec::new(),
     }
 }
 

@@ -157,6 +157,9 @@ impl Writer<'_> {
         if self.rng.random_bool(0.3) && !self.zones.is_empty() {
             line(&mut text, format_args!("deny = {}", self.some_zones()));
         }
+        if self.rng.random_bool(0.25) && !self.zones.is_empty() {
+            line(&mut text, format_args!("isolate = {}", self.some_zones()));
+        }
         text
     }
 

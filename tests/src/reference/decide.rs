@@ -67,6 +67,14 @@ impl Reference {
             let known = self.passed.contains(packet, part, now_ns);
             return (if known { Reason::FragmentKnown } else { Reason::FragmentOrphan }, None);
         }
+        // Isolation leaves of the following steps the replies, and errors.
+        if self.is_in_one_of(&self.entry.isolate, packet.destination) {
+            let reason = match packet.transport {
+                Transport::Icmp(Icmp::Error { .. }) => self.plumbing(packet, now_ns),
+                _ => self.is_reply(packet, now_ns).then_some(Reason::Reply),
+            };
+            return (reason.unwrap_or(Reason::DestinationIsolated), None);
+        }
         if let Some(reason) = self.plumbing(packet, now_ns) {
             return (reason, None);
         }

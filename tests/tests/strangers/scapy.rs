@@ -84,6 +84,7 @@ fn scapy(hook: Hook) -> Result<()> {
             },
             Run {
                 drops: &[
+                    "destination-isolated",
                     "malformed-ipv4",
                     "malformed-ipv6",
                     "malformed-tcp",

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use proxy_common::abi::counter::RULE_DEFAULT;
-use proxy_common::abi::decision::{Decision, FINAL, REJECT, REPLIES};
+use proxy_common::abi::decision::{Decision, FINAL, GUARDED, ISOLATED, REJECT, REPLIES};
 use proxy_common::abi::reason::Reason;
 
 use super::contexts::Context;
@@ -44,12 +44,14 @@ enum Answer {
     Refused,
 }
 
-/// What sets a source class apart: where it stands in each context, and the answer of each different pair of
+/// What sets a class of addresses apart: as sources, where it stands in each context, and the answer of each different pair of
 /// `allow` and `deny`. No answers where no context lets it get as far as a service.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Treatment {
     standings: Vec<Standing>,
     answers: Vec<Answer>,
+    /// As a destination: isolated from each context or not.
+    isolated: Vec<bool>,
 }
 
 /// Gives sets of zones their classes.
@@ -140,7 +142,8 @@ impl<'a> Classes<'a> {
         };
         let heard = standings.contains(&Standing::Open);
         let answers = if heard { self.audiences.iter().map(answer).collect() } else { Vec::new() };
-        Treatment { standings, answers }
+        let isolated = self.contexts.iter().map(|context| zones.meets(&context.isolated)).collect();
+        Treatment { standings, answers, isolated }
     }
 
     /// Source classes so far.
@@ -169,40 +172,57 @@ impl<'a> Classes<'a> {
         let mut table = Vec::with_capacity(cells);
         for (nth, context) in self.contexts.iter().enumerate() {
             for treatment in &self.treatments {
-                let fixed = match treatment.standings[nth] {
-                    Standing::Invalid => Some(Reason::SourceInvalid),
-                    Standing::Spoofed => Some(Reason::SourceSpoofed),
-                    Standing::Denied => Some(Reason::SourceDenied),
-                    Standing::Open => None,
-                };
-                if let Some(reason) = fixed {
-                    let cell = cell(RULE_DEFAULT, reason, FINAL);
-                    table.extend(std::iter::repeat_n(cell, rules.len() + 1));
-                    continue;
+                let row = table.len();
+                self.put_row(&mut table, context, treatment, nth, rules);
+                if treatment.isolated[nth] {
+                    table[row].flags |= ISOLATED;
                 }
-                table.push(match context.default {
-                    DefaultAction::Drop => cell(RULE_DEFAULT, Reason::NoService, REPLIES),
-                    DefaultAction::Accept => cell(RULE_DEFAULT, Reason::DefaultAccept, REPLIES),
-                    DefaultAction::Reject => cell(RULE_DEFAULT, Reason::NoService, REPLIES | REJECT),
-                });
-                table.extend(rules.iter().zip(&self.audience_of).map(|(rule, audience)| {
-                    let flags = match rule.refuse {
-                        Refusal::Drop => REPLIES,
-                        Refusal::Reject => REPLIES | REJECT,
-                    };
-                    match treatment.answers[*audience] {
-                        Answer::Denied => cell(rule.id, Reason::ServiceDenied, flags),
-                        Answer::Refused => cell(rule.id, Reason::ServiceRefused, flags),
-                        Answer::Allowed => Decision {
-                            first_bucket: rule.first_bucket,
-                            buckets: rule.buckets,
-                            ..cell(rule.id, Reason::ServiceAllowed, 0)
-                        },
-                    }
-                }));
             }
         }
         table
+    }
+
+    /// Appends what a context says to the sources of a treatment, for each port class.
+    fn put_row(
+        &self,
+        table: &mut Vec<Decision>,
+        context: &Context,
+        treatment: &Treatment,
+        nth: usize,
+        rules: &[ServiceRule],
+    ) {
+        let fixed = match treatment.standings[nth] {
+            Standing::Invalid => Some(Reason::SourceInvalid),
+            Standing::Spoofed => Some(Reason::SourceSpoofed),
+            Standing::Denied => Some(Reason::SourceDenied),
+            Standing::Open => None,
+        };
+        if let Some(reason) = fixed {
+            let cell = cell(RULE_DEFAULT, reason, FINAL);
+            table.extend(std::iter::repeat_n(cell, rules.len() + 1));
+            return;
+        }
+        let guarded = if context.isolated == ZoneSet::default() { 0 } else { GUARDED };
+        table.push(match context.default {
+            DefaultAction::Drop => cell(RULE_DEFAULT, Reason::NoService, REPLIES | guarded),
+            DefaultAction::Accept => cell(RULE_DEFAULT, Reason::DefaultAccept, REPLIES | guarded),
+            DefaultAction::Reject => cell(RULE_DEFAULT, Reason::NoService, REPLIES | REJECT | guarded),
+        });
+        table.extend(rules.iter().zip(&self.audience_of).map(|(rule, audience)| {
+            let flags = match rule.refuse {
+                Refusal::Drop => REPLIES | guarded,
+                Refusal::Reject => REPLIES | REJECT | guarded,
+            };
+            match treatment.answers[*audience] {
+                Answer::Denied => cell(rule.id, Reason::ServiceDenied, flags),
+                Answer::Refused => cell(rule.id, Reason::ServiceRefused, flags),
+                Answer::Allowed => Decision {
+                    first_bucket: rule.first_bucket,
+                    buckets: rule.buckets,
+                    ..cell(rule.id, Reason::ServiceAllowed, guarded)
+                },
+            }
+        }));
     }
 }
 

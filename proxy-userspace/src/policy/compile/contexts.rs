@@ -29,6 +29,8 @@ pub(super) struct Context {
     pub(super) denied: ZoneSet,
     /// Zones that are bound to other interfaces.
     pub(super) spoofed: ZoneSet,
+    /// Zones that are isolated from the interface.
+    pub(super) isolated: ZoneSet,
 }
 
 /// What one interface is subject to.
@@ -56,6 +58,7 @@ pub(super) fn contexts(
             default: rules.default,
             denied: ZoneSet::of(&rules.deny),
             spoofed: foreign.map(|(number, _)| number).collect(),
+            isolated: ZoneSet::of(&rules.isolate),
         };
         let index = contexts.iter().position(|known| *known == context).unwrap_or_else(|| {
             contexts.push(context);

@@ -3,9 +3,9 @@
 use toml::Spanned;
 
 use crate::policy::document::Entry;
-use crate::policy::model::{DefaultAction, HookChoice, Interface};
+use crate::policy::model::{DefaultAction, HookChoice, Interface, ZoneId};
 use crate::policy::report::Report;
-use crate::policy::schema;
+use crate::policy::schema::{self, Names};
 use crate::policy::units::InterfacePattern;
 
 use super::zones::Zones;
@@ -45,6 +45,7 @@ pub(super) fn check(
             hook: value.hook.map_or(HookChoice::Auto, Spanned::into_inner),
             default: value.default.map_or(DefaultAction::Drop, Spanned::into_inner),
             deny: value.deny.map(|names| zones.resolve(report, &names)).unwrap_or_default(),
+            isolate: value.isolate.map(|names| isolated(report, &names, zones)).unwrap_or_default(),
             ..unchecked(entry.name)
         });
     }
@@ -52,5 +53,24 @@ pub(super) fn check(
 }
 
 fn unchecked(name: String) -> Interface {
-    Interface { name, hook: HookChoice::Auto, default: DefaultAction::Drop, deny: Vec::new() }
+    Interface {
+        name,
+        hook: HookChoice::Auto,
+        default: DefaultAction::Drop,
+        deny: Vec::new(),
+        isolate: Vec::new(),
+    }
+}
+
+/// Destinations, of which this host itself must not be one: whoever means all addresses means `deny`.
+fn isolated(report: &mut Report<'_>, names: &Spanned<Names>, zones: &mut Zones) -> Vec<ZoneId> {
+    let ids = zones.resolve(report, names);
+    if ids.iter().any(|id| zones.zone(*id).any) {
+        report.error(
+            &names.span(),
+            "a zone of every address is isolated here, and with it this host itself",
+            "name zones of the networks behind this host, or write `deny` to take nothing from them",
+        );
+    }
+    ids
 }

@@ -34,7 +34,7 @@ pub fn zone(name: &str, prefixes: &[&str], interfaces: &[&str]) -> Zone {
 
 pub fn interface(name: &str, default: DefaultAction, deny: &[usize]) -> Interface {
     let deny = deny.iter().copied().map(ZoneId).collect();
-    Interface { name: name.into(), hook: HookChoice::Auto, default, deny }
+    Interface { name: name.into(), hook: HookChoice::Auto, default, deny, isolate: Vec::new() }
 }
 
 pub fn service(name: &str, ports: &[(Transport, u16, u16)], allow: &[usize], deny: &[usize]) -> Service {

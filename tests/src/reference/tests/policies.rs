@@ -33,6 +33,26 @@ fn services_allow_refuse_and_deny() {
 }
 
 #[test]
+fn an_isolated_destination_gets_answers_and_errors_alone() {
+    const CONTAINER: &str = "203.0.113.130";
+    let mut policy = policy();
+    policy.interfaces[0].isolate = vec![ZoneId(2)];
+    let mut it = Reference::new(&policy, "eth0").expect("enforced");
+    for packet in [
+        tcp(STRANGER, CONTAINER, (1024, 80), SYN),
+        udp(STRANGER, CONTAINER, (67, 68)),
+        icmp(STRANGER, CONTAINER, 8, 7, b""),
+    ] {
+        assert_eq!(it.ingress(&packet, 0), (Reason::DestinationIsolated, None));
+    }
+    assert_eq!(it.ingress(&tcp(STRANGER, HOST, (1024, 80), SYN), 0).0, Reason::ServiceAllowed);
+    let (asked, answer) = (udp(CONTAINER, STRANGER, (4000, 4001)), udp(STRANGER, CONTAINER, (4001, 4000)));
+    assert_eq!(it.ingress(&answer, 0).0, Reason::DestinationIsolated);
+    it.egress(&asked, 0);
+    assert_eq!(it.ingress(&answer, 1).0, Reason::Reply);
+}
+
+#[test]
 fn accepting_is_for_what_no_service_names() {
     let mut policy = policy();
     policy.interfaces[0].default = DefaultAction::Accept;
