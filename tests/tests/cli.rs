@@ -255,7 +255,8 @@ fn help_teaches_every_command() -> Result<()> {
     deployed(|d| {
         let output = d.tollgate.bare_command()?.arg("--help").output()?;
         ensure!(output.status.success(), "{}", text(&output));
-        for command in ["run", "check", "apply", "status", "stats", "monitor", "top", "detach", "completions"] {
+        for command in ["run", "check", "apply", "status", "stats", "monitor", "top", "detach", "completions"]
+        {
             ensure!(text(&output).contains(command), "no {command} in: {}", text(&output));
             let help = d.tollgate.bare_command()?.args([command, "--help"]).output()?;
             ensure!(help.status.success() && help.stdout.len() > 100, "{command}: {}", text(&help));

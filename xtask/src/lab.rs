@@ -1,4 +1,5 @@
-//! Runs the programs that show or measure the filter in the lab. Called for `demo` and `bench`.
+//! Runs the programs that show or measure the filter in the lab. Called for `demo`, `bench` and
+//! `captures`.
 
 use std::convert::Infallible;
 use std::os::unix::process::CommandExt;

@@ -41,7 +41,11 @@ const TOOLS: [Tool; 15] = [
     },
     Tool { program: "atk6-firewall6", package: "thc-ipv6", why: "attacks on IPv6 by somebody else's hand" },
     Tool { program: "trafgen", package: "netsniff-ng", why: "hundreds of thousands of malformed frames" },
-    Tool { program: "tshark", package: "tshark", why: "reads captures of dropped packets, as Wireshark does" },
+    Tool {
+        program: "tshark",
+        package: "tshark",
+        why: "reads captures of dropped packets, as Wireshark does",
+    },
     Tool { program: "tmux", package: "tmux", why: "a terminal for the full-screen view" },
     Tool { program: "psql", package: "postgresql-client", why: "queries the database from the network" },
 ];
