@@ -36,7 +36,8 @@ impl Tmux {
     pub fn run(&self, command: &Command) -> Result<()> {
         let words = [command.get_program()].into_iter().chain(command.get_args());
         let words: Vec<_> = words.map(|word| format!("'{}'", word.to_string_lossy())).collect();
-        self.write(&format!("clear; {}; echo exit=$?", words.join(" ")))?;
+        // What is typed must not look like what is printed.
+        self.write(&format!("clear; {}; echo exi''t=$?", words.join(" ")))?;
         self.press("Enter")
     }
 

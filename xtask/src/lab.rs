@@ -1,4 +1,4 @@
-//! Runs the programs that show, measure or compare the filter. Called for `demo`, `bench` and `differential`.
+//! Runs the programs that show, measure or compare the filter. Called for `demo`, `bench`, `captures` and `differential`.
 
 use std::convert::Infallible;
 use std::os::unix::process::CommandExt;

@@ -126,6 +126,10 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Write screen captures of `top`, `stats`, `monitor` and `explain` for the docs, from the lab. Needs root.
+    ///
+    /// Leaves docs/captures/*.txt. Run it after a change of what these commands show, and read the difference.
+    Captures,
     /// Measure what each path through the filter costs in nanoseconds a packet. Needs root.
     Bench {
         /// Passed on to the benchmark.
@@ -165,6 +169,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Fuzz { seconds, targets } => fuzz::run(&workspace, seconds, &targets),
         Task::Differential { args } => match lab::run(&workspace, "differential", &args)? {},
         Task::Demo { args } => match lab::run(&workspace, "demo", &args)? {},
+        Task::Captures => match lab::run(&workspace, "captures", &[])? {},
         Task::Bench { args } => match lab::run(&workspace, "bench", &args)? {},
     }
 }
