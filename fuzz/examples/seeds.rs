@@ -29,7 +29,7 @@ fn main() -> Result<()> {
     for (name, history) in histories(&frames) {
         write(&corpus, "engine", name, &history)?;
     }
-    for (name, text) in policies() {
+    for (name, text) in policies()? {
         write(&corpus, "policy", name, text.as_bytes())?;
     }
     for (name, list) in LISTS {
@@ -72,12 +72,14 @@ fn frames() -> Result<Vec<(&'static str, Vec<u8>)>> {
         &[]
     );
     frame!("v4-dns", v4(64).udp(49152, 53), b"question");
-    frame!("v4-dhcp", v4(64).udp(67, 68), &[2; 240]);
+    frame!("v4-dhcp", v4(64).udp(67, 68), &[2; 200]);
     frame!(
         "v4-mdns",
         PacketBuilder::ethernet2(THERE, HERE).ipv4(OFFICE, [224, 0, 0, 251], 255).udp(5353, 5353),
         b"m"
     );
+    frame!("v4-closed", v4(64).tcp(49152, 9, 1, 64240).syn(), &[]);
+    frame!("v6-closed", v6(64).udp(49152, 9), b"odd");
     frame!("v4-ping", v4(64).icmpv4_echo_request(1, 2), b"abcdefgh");
     frame!("v4-pong", v4(64).icmpv4_echo_reply(1, 2), b"abcdefgh");
     frame!("v6-syn", v6(64).tcp(49152, 443, 1, 64240).syn(), &[]);
@@ -219,13 +221,15 @@ fn histories(frames: &[(&'static str, Vec<u8>)]) -> Vec<(&'static str, Vec<u8>)>
     const AGAIN: u8 = 5;
     const ANSWER: u8 = 6;
     const EGRESS: u8 = 8;
-    let raw = |what: u8, frame: &[u8]| {
-        [&[what | RAW, frame.len().min(255) as u8][..], &frame[..frame.len().min(255)]].concat()
-    };
+    // Longer ones would be cut, and so be malformed: the target `packet` has them.
+    let short: Vec<_> = frames.iter().filter(|(_, frame)| frame.len() <= 255).collect();
+    let raw = |what: u8, frame: &[u8]| [&[what | RAW, frame.len() as u8][..], frame].concat();
     let mut histories: Vec<_> =
-        frames.iter().map(|(name, frame)| (*name, [&[0][..], &raw(0, frame)].concat())).collect();
-    let of = |name: &str| frames.iter().find(|(n, _)| *n == name).map_or(&[][..], |(_, frame)| frame);
+        short.iter().map(|(name, frame)| (*name, [&[0][..], &raw(0, frame)].concat())).collect();
+    let of = |name: &str| short.iter().find(|(n, _)| *n == name).map_or(&[][..], |(_, frame)| frame);
     let flow = |name: &str, after: &[u8]| [&[0][..], &raw(EGRESS, of(name)), after].concat();
+    let rejected =
+        |name: &str, after: &[u8], later: &[u8]| [&[3][..], &raw(0, of(name)), after, later].concat();
     histories.extend([
         // SYN out, SYN-ACK in, data after a while, FIN, and data again.
         (
@@ -235,8 +239,18 @@ fn histories(frames: &[(&'static str, Vec<u8>)]) -> Vec<(&'static str, Vec<u8>)>
                 &[ANSWER, 1, 0x80 | ANSWER, 2, EGRESS | ANSWER, 3, 0xa0 | ANSWER, 2, 0xb0 | AGAIN],
             ),
         ),
-        ("flow-udp", flow("v4-dhcp", &[ANSWER, 0, 0xc0 | AGAIN, 0xd0 | AGAIN])),
+        ("flow-udp", flow("v4-dns", &[ANSWER, 0, 0xc0 | AGAIN, 0xd0 | AGAIN])),
         ("flow-ping", flow("v6-ping", &[ANSWER, 0, 0x90 | AGAIN])),
+        // The second answer, more than a second after the question, is noted: the flow lives 30 s from there.
+        ("flow-noted", flow("v4-dns", &[0x80 | ANSWER, 0, 0x60 | AGAIN, 0xc0 | AGAIN])),
+        // So is the third one, more than an eighth of the timeout after. What the host sends in between begins nothing.
+        (
+            "flow-noted-short",
+            flow(
+                "v4-ping",
+                &[0x50 | ANSWER, 0, 0x50 | AGAIN, 0x50 | AGAIN, 0x80 | EGRESS | AGAIN, 0x80 | AGAIN],
+            ),
+        ),
         ("flow-unreachable", [&flow("v4-dns", &[])[..], &raw(0, of("v4-unreachable"))].concat()),
         ("flow-too-big", [&flow("v6-dns", &[])[..], &raw(0, of("v6-too-big"))].concat()),
         (
@@ -248,6 +262,12 @@ fn histories(frames: &[(&'static str, Vec<u8>)]) -> Vec<(&'static str, Vec<u8>)>
             [&[1][..], &raw(0, of("v4-syn")), &[AGAIN, AGAIN, AGAIN, 0x60 | AGAIN, AGAIN, 0x50 | AGAIN]]
                 .concat(),
         ),
+        // Answered at once until there were too many, and then again.
+        ("reject-tcp", rejected("v4-closed", &[AGAIN; 22], &[0x60 | AGAIN, 0x60 | AGAIN])),
+        ("reject-udp", rejected("v6-closed", &[AGAIN], &[])),
+        ("reject-others", rejected("v4-gre", &[AGAIN], &[])),
+        // A SYN amid a connection of this host.
+        ("reject-own", [&[3][..], &raw(EGRESS, of("v4-closed")), &[ANSWER, 0, AGAIN]].concat()),
         (
             "fragments",
             [&[0][..], &raw(0, of("v4-fragment-first")), &raw(0, of("v4-fragment-later")), &[0xd0 | AGAIN]]
@@ -281,17 +301,22 @@ fn histories(frames: &[(&'static str, Vec<u8>)]) -> Vec<(&'static str, Vec<u8>)>
 }
 
 /// The shipped policies, the one of the target `engine`, the examples of the page, and a few with errors.
-fn policies() -> Vec<(&'static str, String)> {
+fn policies() -> Result<Vec<(&'static str, String)>> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
-    let read = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default();
+    // Without comments: a fuzzer would spend most of its time on them.
+    let read = |path: &str| -> Result<String> {
+        let text = fs::read_to_string(root.join(path))?;
+        let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim_end());
+        Ok(lines.filter(|line| !line.is_empty()).fold(String::new(), |text, line| text + line + "\n"))
+    };
     let mut policies = vec![
-        ("minimal", read("policies/minimal.toml")),
-        ("platform", read("policies/platform.toml")),
-        ("platform-strict", read("policies/platform-strict.toml")),
-        ("engine", read("fuzz/engine.toml")),
+        ("minimal", read("policies/minimal.toml")?),
+        ("platform", read("policies/platform.toml")?),
+        ("platform-strict", read("policies/platform-strict.toml")?),
+        ("engine", read("fuzz/engine.toml")?),
     ];
     policies.extend(POLICIES.map(|(name, text)| (name, text.to_owned())));
-    policies
+    Ok(policies)
 }
 
 const POLICIES: [(&str, &str); 14] = [

@@ -1,7 +1,7 @@
 //! The engine: a host that sends and receives for a while, under a policy with something of everything.
 //!
-//! Asked of each packet that arrives: the sentences of [`crate::rules`], and what the reference interpreter of the tests,
-//! which was written from docs/policy.md alone, says of the same packet.
+//! Asked of each packet that arrives: the sentences of [`crate::rules`], what the reference interpreter of the tests, which
+//! was written from docs/policy.md alone, says of the same packet, and whether its sender is told ([`crate::reject`]).
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,36 +11,23 @@ use arbitrary::{Result, Unstructured};
 use proxy_common::abi::counter::{COUNTERS_LEN, index};
 use proxy_common::abi::reason::{MAX_REASONS, RULE_REASONS, Reason, Verdict};
 use proxy_common::engine::Outcome;
-use proxy_common::packet::{Fragment, PacketInfo, Slice, parse};
+use proxy_common::packet::{Fragment, Slice, parse};
 use tollgate::policy::Policy;
 use tollgate::policy::compile::{Compiled, RuleIds, compile, entry_for};
-use tollgate::policy::model::DefaultAction;
 use tollgate::simulate::Simulation;
 
 use crate::frame;
 use crate::reference::Reference;
+use crate::reject::{Answers, Rejected};
 use crate::rules::{self, Past};
 
 /// The interfaces of the policy, one of them by a pattern.
-pub const INTERFACES: [&str; 3] = ["eth0", "wan0", "br-7"];
+pub const INTERFACES: [&str; 4] = ["eth0", "wan0", "br-7", "dmz0"];
 /// Packets of a run.
 const MOST_PACKETS: usize = 128;
 /// The limiter forgets nothing within this time, and says nothing of more.
 const LONGEST_NS: u64 = 4 * 3600 * SECOND;
 const SECOND: u64 = 1_000_000_000;
-/// What a packet that can't be parsed is dropped for.
-const BROKEN: [Reason; 8] = [
-    Reason::MalformedIpv4,
-    Reason::MalformedIpv6,
-    Reason::MalformedTcp,
-    Reason::MalformedUdp,
-    Reason::MalformedIcmp,
-    Reason::TcpFlags,
-    Reason::Ipv6HeaderChain,
-    Reason::FragmentMalformed,
-];
-/// IPv6 headers that the engine walks on from and the reference does not, or not always: short authentication headers, HIP, Shim6.
-const READ_OTHERWISE: [u8; 3] = [51, 139, 140];
 /// What may pass between two packets: around rates, timeouts and the life of a fragment.
 const STEPS_NS: [u64; 16] = [
     0,
@@ -66,9 +53,10 @@ const STEPS_NS: [u64; 16] = [
 /// # Panics
 /// If a packet is decided otherwise than the policy says.
 pub fn run(data: &[u8]) {
-    let mut u = Unstructured::new(data);
+    let mut counters = Counters::default();
     // Running out of bytes ends the history.
-    let _ = history(&mut u);
+    let _ = history(&mut Unstructured::new(data), &mut counters);
+    counters.check();
 }
 
 struct World {
@@ -87,17 +75,17 @@ fn world() -> &'static World {
     })
 }
 
-fn history(u: &mut Unstructured<'_>) -> Result<()> {
+fn history(u: &mut Unstructured<'_>, counters: &mut Counters) -> Result<()> {
     let World { policy, compiled } = world();
     let at = usize::from(u.arbitrary::<u8>()?) % INTERFACES.len();
     let entry = entry_for(policy, INTERFACES[at]).expect("an entry");
     let entry = &policy.interfaces[entry];
     let mut simulation = Simulation::new(compiled, at);
     let mut reference = Reference::new(policy, INTERFACES[at]).expect("an entry");
-    let mut counters = Counters::default();
-    let mut past = Past::default();
-    let mut last = Vec::new();
     let mut now_ns = SECOND;
+    let mut past = Past::default();
+    let mut answers = Answers::new(now_ns);
+    let mut last = Vec::new();
 
     for _ in 0..MOST_PACKETS {
         if u.is_empty() {
@@ -119,33 +107,37 @@ fn history(u: &mut Unstructured<'_>) -> Result<()> {
         };
         let packet = parse(&Slice(&frame));
         if what & 8 != 0 {
-            simulation.egress(&frame, now_ns);
             if let Ok(p) = packet {
-                // It may begin a flow that the reference does not see.
-                if extensions(&frame, &p).any(|header| READ_OTHERWISE.contains(&header)) {
-                    break;
-                }
                 past.sends(&p, now_ns);
-                reference.egress(&frame, now_ns);
             }
+            simulation.egress(&frame, now_ns);
+            reference.egress(&frame, now_ns);
         } else {
-            let outcome = simulation.ingress(&frame, now_ns);
+            let (outcome, answer) = simulation.answer(&frame, now_ns);
             counters.note(outcome, frame.len());
+            agree(compiled, outcome, reference.ingress(&frame, now_ns), || {
+                format!("at {now_ns} ns: {packet:?}")
+            });
             match packet {
                 Ok(p) => {
                     rules::check(policy, entry, &past, &p, outcome.reason);
-                    if !arrives(entry.default, compiled, &mut reference, &p, (&frame, now_ns), outcome, &past)
-                    {
-                        break;
-                    }
+                    let rejected = Rejected { frame: &frame, p: &p, reason: outcome.reason, now_ns };
+                    answers.check(policy, entry, &past, &rejected, answer.as_deref());
                     past.first_fragment |= p.fragment == Fragment::First && passes(outcome);
                 }
-                Err(reason) => assert_eq!(outcome, Outcome::plain(reason), "no packet, and yet decided on"),
+                Err(reason) => {
+                    assert_eq!(outcome, Outcome::plain(reason), "no packet, and yet decided on");
+                    assert_eq!(answer, None, "an answer to what is no packet");
+                }
+            }
+            // It leaves by the interface that the packet came by.
+            if let Some(answer) = answer {
+                simulation.egress(&answer, now_ns);
+                reference.egress(&answer, now_ns);
             }
         }
         last = frame;
     }
-    counters.check();
     Ok(())
 }
 
@@ -153,99 +145,28 @@ fn passes(outcome: Outcome) -> bool {
     matches!(outcome.verdict(), Verdict::Pass)
 }
 
-/// The reference says the same of the packet. False if it holds the packet for broken: what the page leaves open there
-/// it may read more strictly, and from then on the two remember different things.
-fn arrives(
-    default: DefaultAction,
+/// Decides on a frame alone, by a host that has seen no other.
+///
+/// # Panics
+/// If engine and reference differ.
+pub fn alone(frame: &[u8]) {
+    let World { policy, compiled } = world();
+    let outcome = Simulation::new(compiled, 0).ingress(frame, SECOND);
+    let mut reference = Reference::new(policy, INTERFACES[0]).expect("an entry");
+    agree(compiled, outcome, reference.ingress(frame, SECOND), || format!("{:?}", parse(&Slice(frame))));
+}
+
+/// The reference says the same of a packet, and counts it under the same rule.
+fn agree(
     compiled: &Compiled,
-    reference: &mut Reference,
-    p: &PacketInfo,
-    (frame, now_ns): (&[u8], u64),
     outcome: Outcome,
-    past: &Past,
-) -> bool {
+    (reason, expected): (Reason, Option<String>),
+    of: impl FnOnce() -> String,
+) {
     let rule = if outcome.reason.has_rule() { compiled.rule_name(outcome.rule) } else { None };
     assert_eq!(rule.is_some(), outcome.reason.has_rule(), "{outcome:?} counts under no rule");
-    let (reason, expected) = reference.ingress(frame, now_ns);
-    let answers = ((outcome.reason, rule), (reason, expected.as_deref()));
-    if answers.0 == answers.1 {
-        return true;
-    }
-    if BROKEN.contains(&reason) || left_open(default, frame, p, (outcome.reason, reason), past, now_ns) {
-        return false;
-    }
-    assert_eq!(answers.0, answers.1, "engine, then reference, at {now_ns} ns: {p:?}");
-    true
-}
-
-/// Where the page can be read in two ways, and engine and reference do, or where the engine is coarser than the page.
-fn left_open(
-    default: DefaultAction,
-    frame: &[u8],
-    p: &PacketInfo,
-    (engine, reference): (Reason, Reason),
-    past: &Past,
-    now_ns: u64,
-) -> bool {
-    // HIP and Shim6: the engine takes them for extension headers and walks on, the reference for what the packet carries.
-    if p.v6 && extensions(frame, p).any(|header| [139, 140].contains(&header)) {
-        return true;
-    }
-    // A whole packet with a fragment header (RFC 6946): whether step 2 is for it.
-    let discovery = [
-        Reason::NeighbourDiscovery,
-        Reason::NeighbourDiscoveryForged,
-        Reason::RouterAdvertisement,
-        Reason::MulticastMembership,
-    ];
-    if discovery.contains(&engine) && !discovery.contains(&reference) && extensions(frame, p).any(|h| h == 44)
-    {
-        return true;
-    }
-    // A quoted packet with extension headers: the engine does not walk them, and drops the error.
-    let quoted = frame.get(p.transport_at + 8 + 6).copied();
-    if p.v6 && engine == Reason::IcmpErrorUnknown && reference == Reason::IcmpError {
-        return quoted.is_some_and(|next| ![6, 17, 58].contains(&next));
-    }
-    // Where the default is to accept, the engine takes what no service names for an answer too; the page speaks of services.
-    if engine == Reason::IcmpError && reference == Reason::IcmpErrorUnknown {
-        return default == DefaultAction::Accept;
-    }
-    // The engine takes note of a flow's packets once a second, and of TCP that this host sends only what opens and closes: a
-    // flow may end earlier than the page says. The shortest timeout of the policy is two seconds.
-    let aged = past.first_sent_ns.is_some_and(|first_ns| now_ns - first_ns >= SECOND);
-    if [Reason::Reply, Reason::IcmpError].contains(&reference) && aged {
-        return !matches!(engine.verdict(), Verdict::Pass) || engine == Reason::DefaultAccept;
-    }
-    // A FIN of this host brings a flow back that has timed out, for the time of one that closes.
-    engine == Reason::Reply && past.has_closed(p)
-}
-
-/// The kinds of the IPv6 headers between the first and what the packet carries.
-fn extensions<'a>(frame: &'a [u8], p: &'a PacketInfo) -> impl Iterator<Item = u8> + 'a {
-    let tags = frame
-        .chunks(2)
-        .skip(6)
-        .step_by(2)
-        .take(2)
-        .take_while(|kind| **kind == [0x81, 0] || **kind == [0x88, 0xa8] || **kind == [0x91, 0]);
-    let network_at = 14 + 4 * tags.count();
-    let mut at = network_at + 40;
-    let mut next = frame.get(network_at + 6).copied().unwrap_or_default();
-    std::iter::from_fn(move || {
-        if !p.v6 || at >= p.transport_at {
-            return None;
-        }
-        let kind = next;
-        let units = usize::from(*frame.get(at + 1)?);
-        next = *frame.get(at)?;
-        at += match kind {
-            44 => 8,
-            51 => (units + 2) * 4,
-            _ => (units + 1) * 8,
-        };
-        Some(kind)
-    })
+    let (engine, reference) = ((outcome.reason, rule), (reason, expected.as_deref()));
+    assert!(engine == reference, "engine {engine:?}, reference {reference:?} {}", of());
 }
 
 /// The counters as the kernel program keeps them: packets and bytes by index.

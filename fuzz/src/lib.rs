@@ -11,6 +11,7 @@ mod frame;
 pub mod list;
 pub mod packet;
 pub mod policy;
+mod reject;
 mod rules;
 
 /// The reference interpreter of the tests, the second opinion of `engine` and `policy`. As a file and not as a package: the

@@ -4,6 +4,8 @@ use etherparse::{SlicedPacket, TransportSlice};
 use proxy_common::abi::reason::{Reason, Verdict};
 use proxy_common::packet::{Fragment, PacketInfo, PacketView, Slice, icmp, parse, protocol};
 
+use crate::engine;
+
 /// Length of an Ethernet header and the shortest IP header.
 const SHORTEST: usize = 34;
 const MALFORMED: [Reason; 3] = [Reason::MalformedEthernet, Reason::MalformedIpv4, Reason::MalformedIpv6];
@@ -11,8 +13,9 @@ const MALFORMED: [Reason; 3] = [Reason::MalformedEthernet, Reason::MalformedIpv4
 /// Parses any bytes as a frame.
 ///
 /// # Panics
-/// If what is said of a packet is not in the packet.
+/// If what is said of a packet is not in the packet, or the reference interpreter reads another.
 pub fn run(data: &[u8]) {
+    engine::alone(data);
     match parse(&Slice(data)) {
         Ok(p) => {
             lengths(data, &p);
@@ -61,7 +64,8 @@ fn header(data: &[u8], p: &PacketInfo) {
             assert!(inside.len() >= 8, "a UDP header leaves its packet: {p:?}");
             (word(0), word(2), 0, 0, 0)
         }
-        (_, protocol::ICMP | protocol::ICMPV6) => {
+        // The other family's ICMP is a protocol like any other.
+        (_, icmp) if icmp == if p.v6 { protocol::ICMPV6 } else { protocol::ICMP } => {
             assert!(inside.len() >= 8, "an ICMP header leaves its packet: {p:?}");
             (word(4), 0, 0, inside[0], inside[1])
         }

@@ -3,37 +3,35 @@
 //! Weaker than the reference interpreter, which `engine` asks too, and much shorter: each line is a sentence of
 //! docs/policy.md that may never be broken.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use proxy_common::abi::reason::{Reason, Verdict};
-use proxy_common::packet::transport::{ACK, FIN, RST, SYN};
+use proxy_common::packet::transport::{ACK, SYN};
 use proxy_common::packet::{Addr, Fragment, PacketInfo, icmp, protocol};
 use tollgate::policy::model::{DefaultAction, Interface, Policy, Service, Transport, ZoneId};
 
 /// What has happened before a packet.
 #[derive(Debug, Default)]
 pub struct Past {
-    /// When this host sent its first packet, if it has.
-    pub first_sent_ns: Option<u64>,
-    /// TCP flows, as the other side sees them, of which this host has sent a FIN or RST.
-    closed: HashSet<(Addr, Addr, u16, u16)>,
+    /// This host has sent something.
+    pub sent: bool,
+    /// When this host sent the last SYN without ACK of a connection, whose ends are as the other side names them.
+    pub opened_ns: HashMap<Ends, u64>,
     /// A first fragment has passed.
     pub first_fragment: bool,
 }
 
+/// Source, destination and ports of a packet that arrives.
+pub type Ends = (Addr, Addr, u16, u16);
+
 impl Past {
     /// This host sends a packet.
     pub fn sends(&mut self, p: &PacketInfo, now_ns: u64) {
-        self.first_sent_ns.get_or_insert(now_ns);
-        if p.protocol == protocol::TCP && p.tcp_flags & (FIN | RST) != 0 {
-            self.closed.insert((p.destination, p.source, p.destination_port, p.source_port));
+        self.sent = true;
+        if p.protocol == protocol::TCP && p.tcp_flags & (SYN | ACK) == SYN {
+            self.opened_ns.insert((p.destination, p.source, p.destination_port, p.source_port), now_ns);
         }
-    }
-
-    /// This host has sent a FIN or RST of the flow of a packet that arrives.
-    pub fn has_closed(&self, p: &PacketInfo) -> bool {
-        self.closed.contains(&(p.source, p.destination, p.source_port, p.destination_port))
     }
 }
 
@@ -48,7 +46,7 @@ pub fn check(policy: &Policy, entry: &Interface, past: &Past, p: &PacketInfo, re
     match reason {
         Reason::TableFault => panic!("the tables of an accepted policy are damaged: {p:?}"),
         Reason::Reply => {
-            assert!(past.first_sent_ns.is_some(), "a reply to a host that has sent nothing: {p:?}");
+            assert!(past.sent, "a reply to a host that has sent nothing: {p:?}");
             let opens = p.protocol == protocol::TCP && p.tcp_flags & (SYN | ACK) == SYN;
             assert!(!opens, "a SYN is no reply: {p:?}");
         }
@@ -75,7 +73,7 @@ pub fn check(policy: &Policy, entry: &Interface, past: &Past, p: &PacketInfo, re
         Reason::Ping => assert!(policy.plumbing.ping && icmp::is_echo_request(p), "{p:?}"),
         Reason::IcmpError => {
             let answers = policy.services.iter().any(|service| !service.allow.is_empty());
-            assert!(icmp::is_error(p) && (past.first_sent_ns.is_some() || answers), "{p:?}");
+            assert!(icmp::is_error(p) && (past.sent || answers), "{p:?}");
         }
         Reason::Dhcp => assert!(policy.plumbing.dhcp && !p.v6 && p.destination_port == 68, "{p:?}"),
         Reason::Dhcpv6 => assert!(policy.plumbing.dhcpv6 && p.v6 && p.destination_port == 546, "{p:?}"),
@@ -94,7 +92,8 @@ fn source(p: &PacketInfo) -> IpAddr {
     }
 }
 
-fn service_of<'a>(policy: &'a Policy, p: &PacketInfo) -> Option<&'a Service> {
+/// The service that has the packet's port.
+pub fn service_of<'a>(policy: &'a Policy, p: &PacketInfo) -> Option<&'a Service> {
     let transport = match p.protocol {
         protocol::TCP => Transport::Tcp,
         protocol::UDP => Transport::Udp,

@@ -9,6 +9,7 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use crate::fuzz::Work;
 use crate::setup::Needs;
 use crate::workspace::Workspace;
 
@@ -94,7 +95,13 @@ enum Task {
         /// How long each target runs.
         #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
         seconds: u32,
-        /// The targets to run: the names of the files in fuzz/fuzz_targets [default: all].
+        /// Run nothing; bring what runs have found into fuzz/corpus, as far as it reaches what is not reached there.
+        #[arg(long, conflicts_with_all = ["seconds", "coverage"])]
+        merge: bool,
+        /// Run nothing; print which part of the engine's and the policy reader's source fuzz/corpus reaches.
+        #[arg(long, conflicts_with = "seconds")]
+        coverage: bool,
+        /// The targets: the names of the files in fuzz/fuzz_targets [default: all].
         #[arg(value_name = "TARGET")]
         targets: Vec<String>,
     },
@@ -166,8 +173,15 @@ fn run(task: Task) -> Result<ExitCode> {
         }
         Task::Check => check::run(&workspace),
         Task::Test { filters } => test::run(&workspace, &filters),
-        Task::Fuzz { seconds, targets } => fuzz::run(&workspace, seconds, &targets),
         Task::Differential { args } => match lab::run(&workspace, "differential", &args)? {},
+        Task::Fuzz { seconds, merge, coverage, targets } => {
+            let work = match (merge, coverage) {
+                (true, _) => Work::Merge,
+                (_, true) => Work::Coverage,
+                _ => Work::Run { seconds },
+            };
+            fuzz::run(&workspace, work, &targets)
+        }
         Task::Demo { args } => match lab::run(&workspace, "demo", &args)? {},
         Task::Captures => match lab::run(&workspace, "captures", &[])? {},
         Task::Bench { args } => match lab::run(&workspace, "bench", &args)? {},

@@ -10,6 +10,7 @@ use crate::workspace::Workspace;
 
 mod apt;
 mod compiler;
+mod coverage;
 mod cxx;
 mod docker;
 mod lab;
@@ -17,6 +18,7 @@ mod linker;
 mod rustc;
 
 pub use compiler::Compiler;
+pub use coverage::Coverage;
 pub use linker::Linker;
 
 /// What a task needs of the machine.
@@ -51,6 +53,11 @@ pub fn ensure(workspace: &Workspace, needs: Needs) -> Result<Kit> {
     prepare(workspace, needs, &Options { allow_rustup: false, report: false })
 }
 
+/// Prepares what counting coverage needs besides, and says where it is.
+pub fn coverage() -> Result<Coverage> {
+    coverage::ensure(&Options { allow_rustup: false, report: false }, &mut apt::Apt::default())
+}
+
 /// How a step behaves.
 #[derive(Debug)]
 struct Options {
@@ -83,6 +90,9 @@ fn prepare(workspace: &Workspace, needs: Needs, options: &Options) -> Result<Kit
     }
     if matches!(needs, Needs::Fuzz | Needs::Everything) {
         cxx::ensure(options, &mut apt)?;
+    }
+    if needs == Needs::Everything {
+        coverage::ensure(options, &mut apt)?;
     }
     Ok(Kit { compiler, linker })
 }

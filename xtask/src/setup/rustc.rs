@@ -32,7 +32,8 @@ impl Version {
         Ok(Self { release: field("release")?, llvm: field("LLVM version")? })
     }
 
-    fn llvm_major(&self) -> Option<u32> {
+    /// The number by which LLVM's programs and packages are named.
+    pub fn llvm_major(&self) -> Option<u32> {
         self.llvm.split('.').next()?.parse().ok()
     }
 }
