@@ -9,10 +9,13 @@ use std::time::Duration;
 use aya::Ebpf;
 use aya::maps::{Map, MapData, PerCpuArray};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, TestRunResult, Xdp};
+use ipnet::IpNet;
+use proxy_common::abi::ban::{Ban, FOR_EVER};
 use proxy_common::abi::counter::{COUNTERS_LEN, Counter, index};
 use proxy_common::abi::reason::{Reason, Verdict};
 use proxy_common::engine::Outcome;
 
+use super::bans::Bans;
 use super::candidate;
 use super::counters::sum;
 use super::error::{Context, DataplaneError, missing};
@@ -183,6 +186,22 @@ impl Trial {
     /// If the kernel refuses the access.
     pub fn set_now_ns(&self, now_ns: u64) -> Result<(), DataplaneError> {
         fill(self.array("GIVEN_TIME")?, "GIVEN_TIME", &[now_ns])
+    }
+
+    /// Bans single addresses and IPv6 prefixes of 64 bits for ever.
+    ///
+    /// # Errors
+    /// If there is no room for them, or the kernel refuses the access.
+    pub fn ban(&self, nets: &[IpNet]) -> Result<(), DataplaneError> {
+        let mut bans = Bans::with(|name| {
+            let data = match self.ebpf.map(name) {
+                Some(Map::Array(data) | Map::HashMap(data) | Map::LpmTrie(data)) => data,
+                _ => return Err(missing(name)),
+            };
+            MapData::from_id(data.info().context(|| name)?.id()).context(|| name)
+        })?;
+        let ban = Ban { until_ns: FOR_EVER, since_ns: 0 };
+        bans.add_singles(&nets.iter().map(|net| (*net, ban)).collect::<Vec<_>>())
     }
 
     fn array(&self, name: &str) -> Result<&MapData, DataplaneError> {
