@@ -17,6 +17,8 @@ const SERVER: Ipv4Addr = Ipv4Addr::new(192, 168, 0, 104);
 const SERVER_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 0x104);
 /// A service that everybody may reach: what does not is banned.
 const OPEN: u16 = 7000;
+/// A port of no service.
+const CLOSED: u16 = 7001;
 
 /// The policy of these tests.
 pub const POLICY: &str = r#"
@@ -65,7 +67,7 @@ impl Sources {
 
     /// A datagram of each source, and how many of them were counted as banned; all others must have passed.
     pub fn banned(&self, sources: &[IpAddr]) -> Result<u64> {
-        let frames: Vec<_> = sources.iter().map(|source| frame(*source)).collect();
+        let frames: Vec<_> = sources.iter().map(|source| frame(*source, OPEN)).collect();
         let before = self.tollgate().settled_stats()?;
         self.sender.send(&frames)?;
         let delta = self.tollgate().settled_stats()?.since(&before);
@@ -87,14 +89,20 @@ impl Sources {
 
     /// Sends what a source sends to the open service, at a rate, `count` of them.
     pub fn flood(&self, source: IpAddr, rate: u64, count: u64) -> Result<()> {
-        self.sender.flood(&[frame(source)], rate, count).map(drop)
+        self.sender.flood(&[frame(source, OPEN)], rate, count).map(drop)
+    }
+
+    /// The same of many sources in turn, to a port that is closed: the program is all that they cost.
+    pub fn flood_closed(&self, sources: &[IpAddr], rate: u64, count: u64) -> Result<()> {
+        let frames: Vec<_> = sources.iter().map(|source| frame(*source, CLOSED)).collect();
+        self.sender.flood(&frames, rate, count).map(drop)
     }
 }
 
-fn frame(source: IpAddr) -> Vec<u8> {
+fn frame(source: IpAddr, port: u16) -> Vec<u8> {
     LINK.ip(&match source {
-        IpAddr::V4(source) => Path::new(source, SERVER).udp(4000, OPEN, b"hello"),
-        IpAddr::V6(source) => Path::new(source, SERVER_V6).udp(4000, OPEN, b"hello"),
+        IpAddr::V4(source) => Path::new(source, SERVER).udp(4000, port, b"hello"),
+        IpAddr::V6(source) => Path::new(source, SERVER_V6).udp(4000, port, b"hello"),
     })
 }
 

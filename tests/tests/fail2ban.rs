@@ -80,8 +80,10 @@ fn brute_force_is_banned_and_unbanned(hook: Hook) -> Result<()> {
     ensure!(text.lines().any(|line| line.contains("2001:db8:113::/64") && line.contains("never")), "{text}");
     fail2ban.terminate()?;
     ensure!(listed(&d.tollgate)? == [("198.51.100.0/24".to_owned(), "by hand".to_owned())]);
+    // Asked before its jail is there it calls the question an error; those of actions are ours.
     let log = fail2ban.log();
-    ensure!(!log.contains("ERROR"), "{log}");
+    let failed = |line: &str| line.contains("ERROR") && !line.contains("UnknownJailException");
+    ensure!(!log.lines().any(failed), "{log}");
     Ok(())
 }
 

@@ -105,6 +105,15 @@ impl Registry {
         let until_ns = time.map_or(FOR_EVER, |time| now.mono_ns.saturating_add(time.ns).min(FOR_EVER - 1));
         let ban = Ban { until_ns, since_ns: now.mono_ns };
         let (singles, prefixes): (Vec<IpNet>, Vec<IpNet>) = nets.iter().partition(|net| is_single(net));
+        let own = if prefixes.is_empty() {
+            None
+        } else {
+            let mut own = self.own_prefixes(&maps, &now)?;
+            own.extend(prefixes.into_iter().map(|net| (net, ban)));
+            // Before anything is changed.
+            Bans::has_room_for(&own)?;
+            Some(own)
+        };
         let singles: Vec<_> = singles.into_iter().map(|net| (net, ban)).collect();
         if let Err(error) = maps.add_singles(&singles) {
             // What is over takes room until it is swept.
@@ -115,9 +124,7 @@ impl Registry {
             }
             maps.add_singles(&singles)?;
         }
-        if !prefixes.is_empty() {
-            let mut own = self.own_prefixes(&maps, &now)?;
-            own.extend(prefixes.into_iter().map(|net| (net, ban)));
+        if let Some(own) = own {
             maps.set_prefixes(&own)?;
         }
         let why: Arc<str> = cut(why).into();

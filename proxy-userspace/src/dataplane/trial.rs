@@ -11,12 +11,15 @@ use std::time::Duration;
 use aya::maps::{HashMap as KernelHashMap, Map, MapData, PerCpuArray};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, TestRunResult, Xdp};
 use aya::{Ebpf, Pod};
+use ipnet::IpNet;
+use proxy_common::abi::ban::{Ban, FOR_EVER};
 use proxy_common::abi::counter::{COUNTERS_LEN, Counter, index};
 use proxy_common::abi::flow::{FlowKey, FlowValue, FragmentKey, FragmentValue};
 use proxy_common::abi::reason::{Reason, Verdict};
 use proxy_common::abi::settings::Settings;
 use proxy_common::engine::Outcome;
 
+use super::bans::Bans;
 use super::candidate;
 use super::counters::sum;
 use super::error::{Context, DataplaneError, missing};
@@ -240,6 +243,22 @@ impl Trial {
         // run when they are told to, by this process alone.
         let clock = unsafe { &*self.clock.as_ptr().cast::<AtomicU64>() };
         clock.store(now_ns, Ordering::Relaxed);
+    }
+
+    /// Bans single addresses and IPv6 prefixes of 64 bits for ever.
+    ///
+    /// # Errors
+    /// If there is no room for them, or the kernel refuses the access.
+    pub fn ban(&self, nets: &[IpNet]) -> Result<(), DataplaneError> {
+        let mut bans = Bans::with(|name| {
+            let data = match self.ebpf.map(name) {
+                Some(Map::Array(data) | Map::HashMap(data) | Map::LpmTrie(data)) => data,
+                _ => return Err(missing(name)),
+            };
+            MapData::from_id(data.info().context(|| name)?.id()).context(|| name)
+        })?;
+        let ban = Ban { until_ns: FOR_EVER, since_ns: 0 };
+        bans.add_singles(&nets.iter().map(|net| (*net, ban)).collect::<Vec<_>>())
     }
 
     fn run(&self, options: TestRunOptions<'_>) -> Result<TestRunResult, DataplaneError> {

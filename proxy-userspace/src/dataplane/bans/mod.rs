@@ -94,7 +94,8 @@ impl Bans {
         }
         filter::add(&self.filter, keys.iter())?;
         let written = batch::update(&mut self.singles, &self.singles_fd, &keys, &values);
-        self.switch()?;
+        // One look into an almost empty table of two million takes milliseconds.
+        self.switch(written.is_ok())?;
         written.map_err(|error| full(error, "single addresses", BANS_LEN))
     }
 
@@ -129,12 +130,21 @@ impl Bans {
     /// # Errors
     /// If there is no room for them; some may be banned then.
     pub fn set_prefixes(&mut self, own: &BTreeMap<IpNet, Ban>) -> Result<(), DataplaneError> {
+        Self::has_room_for(own)?;
+        let written = prefixes::replace(&mut self.prefixes, own);
+        self.switch(false)?;
+        written
+    }
+
+    /// Fails if so many prefixes can't be banned.
+    ///
+    /// # Errors
+    /// [`DataplaneError::NoRoom`].
+    pub fn has_room_for(own: &BTreeMap<IpNet, Ban>) -> Result<(), DataplaneError> {
         if own.len() > BAN_PREFIXES_LEN as usize {
             return Err(DataplaneError::NoRoom { of: "prefixes", most: BAN_PREFIXES_LEN });
         }
-        let written = prefixes::replace(&mut self.prefixes, own);
-        self.switch()?;
-        written
+        Ok(())
     }
 
     /// Takes out what is over, and makes the filter sharp again: removed bans leave their bits in it. Gives how many.
@@ -148,16 +158,15 @@ impl Bans {
             removed(self.singles.remove(key)).context(|| "sweeping BANS")?;
         }
         filter::rebuild(&self.filter, live.iter().map(|(key, _)| key))?;
-        self.switch()?;
+        self.switch(!live.is_empty())?;
         Ok(over.len())
     }
 
-    /// Says to the programs where to look: not at all while there is no ban. After the maps are written.
-    ///
-    /// # Errors
-    /// If a map can't be read or written.
-    pub fn switch(&self) -> Result<(), DataplaneError> {
-        let single = first(self.singles.keys().next(), BANS_SINGLE, "BANS")?;
+    /// Says to the programs where to look: not at all while there is no ban. After the maps are written; `has_singles` if that
+    /// is known.
+    fn switch(&self, has_singles: bool) -> Result<(), DataplaneError> {
+        let single =
+            if has_singles { BANS_SINGLE } else { first(self.singles.keys().next(), BANS_SINGLE, "BANS")? };
         let prefix = first(self.prefixes.keys().next(), BANS_PREFIX, "BAN_PREFIXES")?;
         switches::set_bans_in(&self.switches, single | prefix)
     }
