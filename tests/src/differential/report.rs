@@ -70,10 +70,12 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Reasons that no frame ended with, besides the one that means a fault of the program.
+    /// Reasons that no frame ended with, besides those that follow from no policy: a fault of the program, bans, and a policy
+    /// that was not confirmed.
     pub fn uncovered(&self) -> Vec<Reason> {
         let covered = |reason: &Reason| self.reasons.get(*reason as usize).is_some_and(|count| *count > 0);
-        Reason::ALL.iter().copied().filter(|r| *r != Reason::TableFault && !covered(r)).collect()
+        let of_policy = |r: &Reason| !matches!(r, Reason::TableFault | Reason::Banned | Reason::Unconfirmed);
+        Reason::ALL.iter().copied().filter(|r| of_policy(r) && !covered(r)).collect()
     }
 
     pub(super) fn add(&mut self, other: Self) {
