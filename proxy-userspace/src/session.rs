@@ -1,6 +1,6 @@
 //! By which connections the person at this command works here: what `apply` must not cut and `ban` must not hit.
 //!
-//! sshd says it in `SSH_CONNECTION`. sudo and su take that away, but the processes that this one came from still have it; and
+//! sshd says it in `SSH_CONNECTION` and `SSH_CLIENT`. sudo and su take that away, but the processes that this one came from still have it; and
 //! where there is none, their sockets tell.
 
 use std::collections::HashSet;
@@ -30,8 +30,9 @@ pub fn peers() -> Vec<Peer> {
     // What can't be read is left out: only root can read all.
     for _ in 0..MOST {
         let Some(process) = next else { break };
-        let variable = process.environ().ok().and_then(|mut all| all.remove(OsStr::new("SSH_CONNECTION")));
-        found.extend(variable.and_then(|text| parse(text.to_str()?)));
+        let environment = process.environ().unwrap_or_default();
+        let said = |name: &str| parse(environment.get(OsStr::new(name))?.to_str()?);
+        found.extend(said("SSH_CONNECTION").or_else(|| said("SSH_CLIENT")));
         inodes.extend(process.fd().into_iter().flatten().flatten().filter_map(|fd| match fd.target {
             FDTarget::Socket(inode) => Some(inode),
             _ => None,
@@ -45,16 +46,25 @@ pub fn peers() -> Vec<Peer> {
     found
 }
 
-/// `SSH_CONNECTION`: address and port of the client, then of the server (sshd's own words, ssh(1)).
+/// `SSH_CONNECTION`: address and port of the client, then of the server. `SSH_CLIENT`, which is older: the same without the
+/// server's address. (ssh(1).)
 fn parse(text: &str) -> Option<Peer> {
-    let words: Vec<&str> = text.split_whitespace().collect();
-    let [remote, remote_port, local, local_port] = words.as_slice() else { return None };
     let end = |address: &str, port: &str| {
         // A link-local address has its interface behind a percent sign.
         let address: IpAddr = address.split('%').next()?.parse().ok()?;
         Some(SocketAddr::new(address, port.parse().ok()?))
     };
-    Some(Peer { remote: end(remote, remote_port)?, local: end(local, local_port)? })
+    match text.split_whitespace().collect::<Vec<_>>().as_slice() {
+        [remote, remote_port, local, local_port] => {
+            Some(Peer { remote: end(remote, remote_port)?, local: end(local, local_port)? })
+        }
+        [remote, remote_port, local_port] => {
+            let remote = end(remote, remote_port)?;
+            let any = if remote.is_ipv4() { "0.0.0.0" } else { "::" };
+            Some(Peer { remote, local: end(any, local_port)? })
+        }
+        _ => None,
+    }
 }
 
 /// The established connections among sockets.
@@ -79,7 +89,15 @@ mod tests {
             parse("fe80::1%eth0 50000 fe80::2%eth0 22").expect("a peer").remote.ip().to_string(),
             "fe80::1"
         );
-        for text in ["", "203.0.113.9 50000 192.168.0.104", "a b c d", "203.0.113.9 70000 192.168.0.104 22"] {
+        let older = parse("203.0.113.9 50000 22").expect("a peer");
+        assert_eq!((older.remote, older.local.to_string()), (peer.remote, "0.0.0.0:22".to_owned()));
+        for text in [
+            "",
+            "203.0.113.9 50000",
+            "203.0.113.9 50000 192.168.0.104",
+            "a b c d",
+            "203.0.113.9 70000 192.168.0.104 22",
+        ] {
             assert_eq!(parse(text), None, "{text}");
         }
     }

@@ -90,7 +90,19 @@ fn explains_what_happens(hook: Hook) -> Result<()> {
         let output = d.tollgate.output(&[&["explain"], bad].concat())?;
         ensure!(output.status.code() == Some(code), "{bad:?}: {output:?}");
     }
-    ensure!(d.tollgate.settled_stats()?.since(&before).seen.packets == 0, "a question was counted");
+    // Hosts of the lab may ask for each other's addresses meanwhile; what was asked about has other reasons.
+    let asked = d.tollgate.settled_stats()?.since(&before);
+    for reason in [
+        "service-allowed",
+        "service-refused",
+        "no-service",
+        "ping",
+        "source-invalid",
+        "vlan-depth",
+        "fragment-orphan",
+    ] {
+        ensure!(asked.reason(reason).packets == 0, "a question was counted: {asked:#?}");
+    }
 
     // A source that has used up its limit is told so; a question uses nothing up.
     for _ in 0..10 {
