@@ -136,9 +136,10 @@ impl Tollgate {
         Ok(child.wait_with_output()?)
     }
 
-    /// Asks the daemon to change to another policy.
+    /// Asks the daemon to change to another policy. With force: the services of the lab run in this process, and their clients
+    /// look like the session that the command runs in.
     pub fn apply(&self, policy: &Path) -> Result<Output> {
-        self.command()?.arg("apply").arg(policy).output().context("starting tollgate apply")
+        self.command()?.args(["apply", "--force"]).arg(policy).output().context("starting tollgate apply")
     }
 
     /// The counters.
