@@ -115,6 +115,8 @@ impl Traffic {
                 Planned::First => self.part(frame, true),
                 Planned::Reply(_) | Planned::Error => self.answer(frame, planned),
             }
+            // An error quotes a whole packet, which may be as long as a frame.
+            frame.truncate(mutate::MOST_BYTES);
             return Step { now_ns: self.now_ns, egress: self.egress };
         }
         self.pass_time();
