@@ -99,8 +99,8 @@ fn a_flood_and_a_ban_are_seen_and_keys_are_heard() -> Result<()> {
 
     let path = w.d.tollgate.pins().join("shared/BANS");
     let mut bans: HashMap<_, BanKey, Ban> = HashMap::try_from(Map::HashMap(MapData::from_pin(&path)?))?;
-    let banned = BanKey::of(Addr::from_ip([198, 51, 100, 7].into()), false);
-    bans.insert(banned, Ban { until_ns: FOR_EVER, since_ns: 1 }, 0)?;
+    let known = BanKey::of(Addr::from_ip([198, 51, 100, 7].into()), false);
+    bans.insert(known, Ban { until_ns: FOR_EVER, since_ns: 1 }, 0)?;
     let screen = w.tmux.shows("198.51.100.7")?;
     ensure!(
         screen.lines().any(|line| line.contains("198.51.100.7") && line.contains("for ever")),
@@ -111,6 +111,28 @@ fn a_flood_and_a_ban_are_seen_and_keys_are_heard() -> Result<()> {
     w.tmux.shows("ban 192.168.0.50 for 10m?")?;
     w.tmux.press("n")?;
     w.tmux.comes("the question's end", |screen| !screen.contains("for 10m?"))?;
+    // A host of the LAN is nobody that this host needs; it is banned, seen, and unbanned.
+    w.tmux.press("b")?;
+    w.tmux.shows("ban 192.168.0.50 for 10m?")?;
+    w.tmux.press("y")?;
+    w.tmux.shows("banned 192.168.0.50 for 10m")?;
+    // In the list of bans alone a row is a source and a time that is left.
+    let banned = |screen: &str| {
+        let rows = screen.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        rows.into_iter()
+            .any(|row| matches!(row[..], [who, minutes, _] if who == source && minutes.ends_with('m')))
+    };
+    w.tmux.comes("the ban", banned)?;
+    let listed = w.d.tollgate.checked(&["bans", "--json"])?;
+    let listed = String::from_utf8_lossy(&listed.stdout);
+    ensure!(listed.contains(&source) && listed.contains("by a key in tollgate top"), "{listed}");
+    // What ends first is first among the bans.
+    w.tmux.press("Tab")?;
+    w.tmux.press("Tab")?;
+    w.tmux.press("u")?;
+    w.tmux.shows("unbanned 192.168.0.50")?;
+    w.tmux.comes("the end of the ban", |screen| !banned(screen))?;
+
     w.tmux.press("p")?;
     w.tmux.shows("paused")?;
     w.tmux.press("?")?;

@@ -14,7 +14,7 @@
 //! bans: who is banned until when; gateways: who must not be
 //! trial: the same programs on frames of our own, never attached
 //! events: dropped packets, to whoever listens
-//! live, counters, flows, banned: what is enforced and what it has counted, read from the kernel alone
+//! live, counters, flows: what is enforced and what it has counted, read from the kernel alone
 //! ```
 //!
 //! Nothing here parses a policy, and no process has to stay alive for enforcement to go on.
@@ -22,7 +22,6 @@
 mod adopt;
 mod apply;
 mod attach;
-mod banned;
 mod bans;
 mod candidate;
 mod counters;
@@ -50,8 +49,7 @@ mod unconfirmed;
 pub use apply::{
     Applied, AppliedInterface, How, TC_TO_REJECT, apply, fits_host, follow_interfaces, unenforced,
 };
-pub use banned::first_bans;
-pub use bans::{Bans, is_single};
+pub use bans::{Bans, first_bans, is_single};
 pub use counters::{Count, read as read_counters, read_answers};
 pub use detach::detach;
 pub use error::DataplaneError;

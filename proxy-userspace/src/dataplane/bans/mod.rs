@@ -9,6 +9,7 @@
 
 mod batch;
 mod filter;
+mod first;
 mod place;
 mod prefixes;
 
@@ -27,6 +28,7 @@ use super::shared::check_identity;
 use super::switches;
 use place::{Place, net_of_single};
 
+pub use first::first_bans;
 pub use place::is_single;
 
 /// The maps of one firewall's bans.

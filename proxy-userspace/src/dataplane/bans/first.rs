@@ -1,16 +1,16 @@
 //! The first bans in the kernel, as `top` shows them: read from the maps alone, and never all of two million. Called by `top`;
 //! needs no daemon.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use aya::maps::{HashMap, LpmTrie, Map, MapData, MapError};
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 use proxy_common::abi::ban::{Ban, BanKey, BanPrefix, FOR_EVER};
 
-use super::error::{Context, DataplaneError, at};
-use super::pins::Pins;
-use super::shared::now_ns;
+use super::place::{net_of_prefix, net_of_single};
+use crate::dataplane::error::{Context, DataplaneError, at};
+use crate::dataplane::pins::Pins;
+use crate::dataplane::shared::now_ns;
 
 /// A source that is banned, and for how long yet: `None` for ever.
 pub type Left = (IpNet, Option<Duration>);
@@ -30,7 +30,7 @@ pub fn first_bans(pins: &Pins, most: usize) -> Result<Vec<Left>, DataplaneError>
     let map: HashMap<_, BanKey, Ban> = HashMap::try_from(map).context(at(&singles))?;
     // What is taken out meanwhile ends a walk or begins it anew; a view that is looked at again a second later need not mind.
     for (key, ban) in map.iter().take(most).filter_map(Result::ok) {
-        bans.extend(left(&ban, now_ns).and_then(|left| Some((single(key)?, left))));
+        bans.extend(left(&ban, now_ns).and_then(|left| Some((net_of_single(&key)?, left))));
     }
     let map = Map::LpmTrie(MapData::from_pin(&prefixes).context(at(&prefixes))?);
     let map: LpmTrie<_, BanPrefix, Ban> = LpmTrie::try_from(map).context(at(&prefixes))?;
@@ -39,8 +39,7 @@ pub fn first_bans(pins: &Pins, most: usize) -> Result<Vec<Left>, DataplaneError>
             Err(MapError::KeyNotFound) => continue,
             found => found.context(at(&prefixes))?,
         };
-        let net = prefix(key.data(), key.prefix_len());
-        bans.extend(left(&ban, now_ns).and_then(|left| Some((net?, left))));
+        bans.extend(left(&ban, now_ns).and_then(|left| Some((net_of_prefix(&key)?, left))));
     }
     Ok(bans)
 }
@@ -54,44 +53,9 @@ fn left(ban: &Ban, now_ns: u64) -> Option<Option<Duration>> {
     Some(Some(Duration::from_nanos(left)))
 }
 
-fn single(key: BanKey) -> Option<IpNet> {
-    match key.family {
-        4 => Some(Ipv4Net::from(Ipv4Addr::from((key.hi >> 32) as u32)).into()),
-        6 => Some(Ipv6Net::new(Ipv6Addr::from(u128::from(key.hi) << 64), 64).ok()?.into()),
-        _ => None,
-    }
-}
-
-fn prefix(found: BanPrefix, bits: u32) -> Option<IpNet> {
-    let length = u8::try_from(bits.checked_sub(BanPrefix::FAMILY_BITS)?).ok()?;
-    let [a, b, c, d, ..] = found.address;
-    match found.family {
-        4 => Some(Ipv4Net::new(Ipv4Addr::new(a, b, c, d), length).ok()?.into()),
-        6 => Some(Ipv6Net::new(Ipv6Addr::from(found.address), length).ok()?.into()),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use proxy_common::packet::Addr;
-
     use super::*;
-
-    fn net(text: &str) -> Option<IpNet> {
-        text.parse().ok()
-    }
-
-    #[test]
-    fn keys_read_back_as_the_prefixes_that_they_are() {
-        let of = |text: &str| Addr::from_ip(text.parse().expect("an address"));
-        assert_eq!(single(BanKey::of(of("203.0.113.9"), false)), net("203.0.113.9/32"));
-        assert_eq!(single(BanKey::of(of("2001:db8:1:2::"), true)), net("2001:db8:1:2::/64"));
-        assert_eq!(prefix(BanPrefix::of(of("203.0.112.0"), false), 32 + 20), net("203.0.112.0/20"));
-        assert_eq!(prefix(BanPrefix::of(of("2001:db8::"), true), 32 + 48), net("2001:db8::/48"));
-        assert_eq!(prefix(BanPrefix::of(of("203.0.112.0"), false), 32 + 33), None);
-        assert_eq!(prefix(BanPrefix::default(), 5), None);
-    }
 
     #[test]
     fn a_ban_that_is_over_is_none() {
