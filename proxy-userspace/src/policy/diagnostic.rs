@@ -54,6 +54,13 @@ pub struct Note {
     pub place: Place,
 }
 
+impl Note {
+    /// What is at another place.
+    pub(super) fn at(place: Place, message: &str) -> Self {
+        Self { message: clean(message, usize::MAX), place }
+    }
+}
+
 /// A piece of a line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Place {
@@ -159,8 +166,9 @@ impl Diagnostic {
             severity: Severity::Error,
             file: file.to_owned(),
             place: None,
-            message: message.into(),
-            help: help.into(),
+            // Both quote the file: a TOML string can hold an escape character without one standing in its text.
+            message: clean(&message.into(), usize::MAX),
+            help: clean(&help.into(), usize::MAX),
             notes: Vec::new(),
         }
     }

@@ -85,7 +85,7 @@ impl<'a> Report<'a> {
             return;
         }
         let mut diagnostic = Diagnostic::at(self.path, self.place(span), message, help);
-        diagnostic.notes.push(Note { message: note.into(), place: self.place(other) });
+        diagnostic.notes.push(Note::at(self.place(other), &note.into()));
         self.found.push((span.start, diagnostic));
     }
 
@@ -154,6 +154,16 @@ mod tests {
             one("a = 1\n  b = \"wörld\" # c\n", 12..20),
             "error: it is wrong\n --> p.toml:2:7\n  |\n2 |   b = \"wörld\" # c\n  |       ^^^^^^^\nhelp: write it right\n"
         );
+    }
+
+    #[test]
+    fn an_escape_character_of_a_string_does_not_reach_the_terminal() {
+        let text =
+            "version = 1\n[interfaces.eth0]\n[services.a]\nports = [\"tcp/1\"]\nallow = [\"x\\u001b[2J\"]\n";
+        let error =
+            super::super::parse(text, Path::new("p.toml")).expect_err("there is no such zone").to_string();
+        assert!(error.contains("unknown zone"), "{error}");
+        assert!(!error.contains(|c: char| c.is_control() && c != '\n'), "{error:?}");
     }
 
     #[test]
