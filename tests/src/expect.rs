@@ -7,8 +7,8 @@ use anyhow::{Context, Result, ensure};
 
 use crate::counters::Stats;
 use crate::deployment::Deployment;
-use crate::lab::Host;
-use crate::traffic::{Outcome, http_get, tcp_connect};
+use crate::lab::{Host, Ns};
+use crate::traffic::{Outcome, http_get, ping, tcp_connect, udp_round_trip};
 
 /// An answer within the lab takes a millisecond.
 pub const PATIENCE: Duration = Duration::from_secs(2);
@@ -37,6 +37,17 @@ pub fn reaches(d: &Deployment, from: Host, to: SocketAddr, rule: &str) -> Result
     // At least the SYN and the request.
     let allowed = delta.outcome(rule, "service-allowed").packets;
     ensure!(allowed >= 2, "{from} to {to}: {allowed} packets allowed under {rule}: {delta:#?}");
+    Ok(())
+}
+
+/// Has a host begin what hosts begin, and finds it answered: a page by TCP, a name by UDP, a ping.
+pub fn is_answered(from: &Ns, address: &str) -> Result<()> {
+    let page = http_get(from, at(address, 80)?, "/", PATIENCE)?;
+    ensure!(page.is_answered_by_port(80), "TCP to {address}: {page}");
+    let name = udp_round_trip(from, at(address, 53)?, PATIENCE)?;
+    ensure!(name.is_answered(), "DNS to {address}: {name}");
+    let pong = ping(from, address.parse()?)?;
+    ensure!(pong.is_answered(), "ping to {address}: {pong}");
     Ok(())
 }
 

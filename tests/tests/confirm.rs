@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tollgate_tests::deployment::with_hook;
+use tollgate_tests::expect::{PATIENCE, SILENCE, at};
 use tollgate_tests::lab::SERVER_V4;
 use tollgate_tests::traffic::{http_get, tcp_connect};
 use tollgate_tests::{Deployment, Hook, Host, Lab, Outcome, Tollgate};
@@ -38,13 +39,11 @@ ports = ["tcp/8000"]
 allow = "none"
 "#;
 
-const PATIENCE: Duration = Duration::from_secs(2);
-const SILENCE: Duration = Duration::from_millis(600);
 /// On a slow machine all takes longer, but not so long.
 const AT_MOST: Duration = Duration::from_secs(60);
 
 fn django() -> Result<SocketAddr> {
-    Ok(SocketAddr::new(SERVER_V4.parse().context("an address")?, 8000))
+    at(SERVER_V4, 8000)
 }
 
 fn lan_gets_in(lab: &Lab) -> Result<bool> {
@@ -203,6 +202,7 @@ fn a_first_policy_that_nobody_confirms_leaves_the_host_open() -> Result<()> {
     until("the host is open again", || lan_gets_in(&lab))?;
     let stats = tollgate.stats()?;
     stats.adds_up()?;
+    ensure!(stats.reason("unconfirmed").packets > 0, "what passed was not counted: {stats:#?}");
     ensure!(tollgate.status()?["enforcing"] == Value::Bool(false), "{}", tollgate.status()?);
     Ok(())
 }
@@ -227,5 +227,32 @@ fn a_policy_that_cuts_the_session_that_applies_it_is_refused() -> Result<()> {
     let forced = from("192.168.0.50", &["--force"])?;
     ensure!(forced.status.success(), "{forced:?}");
     ensure!(lan_is_shut_out(&d.lab)?, "it was forced");
+    Ok(())
+}
+
+#[test]
+fn the_policy_in_force_once_more_is_no_policy_that_waits() -> Result<()> {
+    let mut d = Deployment::with_policy(OPEN, Hook::AsWritten)?;
+    let same = d.write_policy("same.toml", OPEN)?;
+    d.tollgate.checked(&["apply", "--confirm", "2s", &same.display().to_string()])?;
+    until("the kernel has gone back", || Ok(!d.tollgate.pins().join("unconfirmed").exists()))?;
+    ensure!(fates(&d.tollgate)? == ["applied"], "{:?}", fates(&d.tollgate)?);
+    d.tollgate.kill()?;
+    d.tollgate.restart()?;
+    ensure!(lan_gets_in(&d.lab)?, "after the restart");
+    Ok(())
+}
+
+#[test]
+fn an_interface_that_appears_meanwhile_is_enforced_once_the_policy_is_confirmed() -> Result<()> {
+    let with_late = |text: &str| text.replace("[zones]", "[interfaces.\"late*\"]\n\n[zones]");
+    let d = Deployment::with_policy(&with_late(OPEN), Hook::AsWritten)?;
+    let next = d.write_policy("next.toml", &format!("{}# next\n", with_late(OPEN)))?;
+    d.tollgate.checked(&["apply", "--confirm", "600s", &next.display().to_string()])?;
+    d.lab.ns(Host::Server).run(&["ip", "link", "add", "late0", "type", "bridge"])?;
+    d.tollgate.checked(&["confirm"])?;
+    until("the interface is enforced", || {
+        Ok(d.tollgate.status()?["interfaces"].to_string().contains("late0"))
+    })?;
     Ok(())
 }

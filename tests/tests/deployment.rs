@@ -3,7 +3,7 @@
 //! Each row says who reaches what; a refusal must also be counted under the rule that refused.
 
 use anyhow::{Result, ensure};
-use tollgate_tests::expect::{PATIENCE, SILENCE, at, counted, is_dropped, reaches};
+use tollgate_tests::expect::{PATIENCE, SILENCE, at, counted, is_answered, is_dropped, reaches};
 use tollgate_tests::lab::{OUTSIDE_V4, OUTSIDE_V6, PUBLISHED, SERVER_LINK_LOCAL, SERVER_V4, SERVER_V6};
 use tollgate_tests::services::HttpServer;
 use tollgate_tests::shared::Shared;
@@ -238,28 +238,13 @@ fn containers_and_the_host_reach_each_other(d: &Deployment) -> Result<()> {
 }
 
 fn containers_reach_the_outside(d: &Deployment) -> Result<()> {
-    let container = d.lab.ns(Host::Container);
-    let page = http_get(&container, at(OUTSIDE_V4, 80)?, "/", PATIENCE)?;
-    ensure!(page.is_answered_by_port(80), "{page}");
-    let name = udp_round_trip(&container, at(OUTSIDE_V4, 53)?, PATIENCE)?;
-    ensure!(name.is_answered(), "{name}");
-    let pong = ping(&container, OUTSIDE_V4.parse()?)?;
-    ensure!(pong.is_answered(), "{pong}");
-    Ok(())
+    is_answered(&d.lab.ns(Host::Container), OUTSIDE_V4)
 }
 
 fn the_server_reaches_the_outside(d: &Deployment) -> Result<()> {
     let server = d.lab.ns(Host::Server);
     for address in [OUTSIDE_V4, OUTSIDE_V6] {
-        let delta = counted(d, || {
-            let page = http_get(&server, at(address, 80)?, "/", PATIENCE)?;
-            ensure!(page.is_answered_by_port(80), "TCP to {address}: {page}");
-            let name = udp_round_trip(&server, at(address, 53)?, PATIENCE)?;
-            ensure!(name.is_answered(), "DNS to {address}: {name}");
-            let pong = ping(&server, address.parse()?)?;
-            ensure!(pong.is_answered(), "ping to {address}: {pong}");
-            Ok(())
-        })?;
+        let delta = counted(d, || is_answered(&server, address))?;
         // The SYN-ACK and the page, the DNS answer, the pong.
         ensure!(delta.reason("reply").packets >= 4, "{address}: {delta:#?}");
     }

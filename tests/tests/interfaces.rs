@@ -1,10 +1,11 @@
 //! Interfaces that come, go and change their names: what the policy names is enforced the moment it exists.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use tollgate_tests::expect::{SILENCE, at};
 use tollgate_tests::frames::{Link, Path};
 use tollgate_tests::lab::{ROUTER_MAC, SERVER_MAC, SERVER_PORT, SERVER_V4, SERVER_V6, UPLINK};
 use tollgate_tests::sender::Sender;
@@ -26,7 +27,6 @@ ports = ["tcp/8000"]
 allow = ["lan"]
 "#;
 
-const SILENCE: Duration = Duration::from_millis(600);
 const AT_MOST: Duration = Duration::from_secs(30);
 
 fn enforced(tollgate: &Tollgate) -> Result<Vec<String>> {
@@ -50,10 +50,6 @@ fn until_enforced(tollgate: &Tollgate, wanted: &[&str]) -> Result<()> {
 fn ip(ns: &Ns, words: &str) -> Result<()> {
     let argv: Vec<&str> = ["ip"].into_iter().chain(words.split(' ')).collect();
     ns.run(&argv).map(drop)
-}
-
-fn at(port: u16) -> Result<SocketAddr> {
-    Ok(SocketAddr::new(SERVER_V4.parse().context("an address")?, port))
 }
 
 #[test]
@@ -88,7 +84,7 @@ fn an_interface_is_enforced_when_it_appears_and_forgotten_when_it_goes() -> Resu
 fn the_uplink_is_enforced_again_when_it_was_deleted_and_made_again() -> Result<()> {
     let d = Deployment::with_policy(POLICY, Hook::AsWritten)?;
     let (server, lan, router) = (d.lab.ns(Host::Server), d.lab.ns(Host::Lan), d.lab.ns(Host::Router));
-    ensure!(http_get(&lan, at(8000)?, "/", AT_MOST)?.is_answered());
+    ensure!(http_get(&lan, at(SERVER_V4, 8000)?, "/", AT_MOST)?.is_answered());
     ip(&server, &format!("link del {UPLINK}"))?;
     until_enforced(&d.tollgate, &[])?;
     // With the address that its neighbours know.
@@ -100,10 +96,10 @@ fn the_uplink_is_enforced_again_when_it_was_deleted_and_made_again() -> Result<(
     ip(&server, &format!("addr add {SERVER_V4}/24 brd + dev {UPLINK}"))?;
     until_enforced(&d.tollgate, &[UPLINK])?;
     let start = Instant::now();
-    while !http_get(&lan, at(8000)?, "/", Duration::from_secs(2))?.is_answered_by_port(8000) {
+    while !http_get(&lan, at(SERVER_V4, 8000)?, "/", Duration::from_secs(2))?.is_answered_by_port(8000) {
         ensure!(start.elapsed() < AT_MOST, "the LAN is not answered any more");
     }
-    ensure!(tcp_connect(&lan, at(8082)?, SILENCE)? == Outcome::TimedOut, "8082 has no service");
+    ensure!(tcp_connect(&lan, at(SERVER_V4, 8082)?, SILENCE)? == Outcome::TimedOut, "8082 has no service");
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 //! Each change runs on a thread of its own: verification takes its time and must not stop the loop.
 
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ impl Daemon {
     /// Does what a command asks.
     pub async fn handle(self: &Arc<Self>, command: Command) -> Response {
         self.on_a_thread(move |daemon| match command {
-            Command::Apply { file, how } => daemon.apply_file(&file, &how, false),
+            Command::Apply { file, how } => daemon.apply_file(&file, &how),
             Command::ApplyRevision { revision, how } => daemon.apply_revision(revision, &how),
             Command::Rollback { how } => daemon.rollback(&how),
         })
@@ -29,11 +30,11 @@ impl Daemon {
     }
 
     /// The first policy of this daemon.
-    pub(super) async fn begin(self: &Arc<Self>, start: &Start) -> Response {
-        let start = start.clone();
+    pub(super) async fn begin(self: &Arc<Self>, start: &Start, policy: Policy, text: String) -> Response {
+        let confirm_s = start.confirm_s;
         self.on_a_thread(move |daemon| match daemon.adopt() {
             Ok(Some(report)) => Response::Applied(report),
-            Ok(None) => daemon.apply_first(&start),
+            Ok(None) => daemon.apply_first(policy, &text, confirm_s),
             Err(error) => response(&error),
         })
         .await
@@ -53,7 +54,13 @@ impl Daemon {
     /// Tidies up behind a policy that nobody confirmed: the kernel has gone back by itself.
     pub(super) async fn settle(self: &Arc<Self>) {
         // Nearly always there is nothing to be done, and one look at a folder tells.
-        if !self.places.pins.unconfirmed().exists() {
+        let waits = self.places.pins.unconfirmed().exists();
+        let waited = self.waits.swap(waits, Ordering::Relaxed);
+        if !waits {
+            if waited {
+                // What has appeared meanwhile had to wait too.
+                self.follow_interfaces().await;
+            }
             return;
         }
         let outcome = self.on_a_thread(|daemon| {
@@ -107,24 +114,17 @@ impl Daemon {
         }))
     }
 
-    fn apply_first(&self, start: &Start) -> Response {
-        let how = Caution { confirm_s: start.confirm_s, peers: Vec::new() };
-        let bad = match policy::load(&start.policy) {
-            Ok(policy) => self
-                .history
-                .with_hash(&policy.hash)
-                .filter(|one| matches!(one.fate, Fate::NotConfirmed | Fate::RolledBack | Fate::Waiting)),
-            // The apply says so.
-            Err(_) => None,
-        };
+    fn apply_first(&self, policy: Policy, text: &str, confirm_s: Option<u64>) -> Response {
+        let how = Caution { confirm_s, peers: Vec::new() };
+        let bad = self.history.with_hash(&policy.hash).filter(|one| !one.fate.is_good());
         let good = bad.as_ref().and_then(|bad| self.history.before(&bad.hash));
         let (Some(bad), Some(good)) = (bad, good) else {
-            return self.apply_file(&start.policy, &how, start.late_interfaces);
+            return self.put_to_work(policy, text, &Lists::new(), &how, false);
         };
         // Whoever was shut out by it once would be again.
         let why = format!(
             "{} is as it was when it was {}: revision {} is enforced in its place; `tollgate apply` takes the file all the same",
-            start.policy.display(),
+            policy.path.display(),
             bad.fate.sentence(),
             good.revision
         );
@@ -138,13 +138,13 @@ impl Daemon {
         }
     }
 
-    fn apply_file(&self, file: &Path, how: &Caution, missing_ok: bool) -> Response {
+    fn apply_file(&self, file: &Path, how: &Caution) -> Response {
         let read = policy::read(file).and_then(|text| Ok((policy::parse(&text, file)?, text)));
         let (policy, text) = match read {
             Ok(read) => read,
             Err(error) => return Response::BadInput(error.to_string()),
         };
-        let response = self.put_to_work(policy, &text, &Lists::new(), how, missing_ok);
+        let response = self.put_to_work(policy, &text, &Lists::new(), how, false);
         if matches!(response, Response::Applied(_)) {
             file.clone_into(&mut self.file.lock().unwrap_or_else(PoisonError::into_inner));
         }
@@ -222,7 +222,12 @@ impl Daemon {
         };
         let fate = if confirm.is_some() { Fate::Waiting } else { Fate::Applied };
         let mut notes = applied.notes;
-        let revision = match self.history.record(&policy, text, lists, fate) {
+        // Going back from a policy to the same one changes nothing, so it is no policy that waits.
+        let again = before.as_ref().filter(|before| before.hash == policy.hash);
+        let again = again.and_then(|before| self.history.with_hash(&before.hash));
+        let revision = match again
+            .map_or_else(|| self.history.record(&policy, text, lists, fate), |known| Ok(known.revision))
+        {
             Ok(revision) => Some(revision),
             Err(error) => {
                 notes.push(format!(
@@ -278,6 +283,10 @@ impl Daemon {
         let lock = lock::change(&self.places.run_dir);
         let _change = lock.map_err(|error| DataplaneError::Busy(error.to_string()))?;
         dataplane::follow_interfaces(pins, &mut shared)?;
+        // Nothing is applied before it is confirmed or taken back: `settle` comes back here then.
+        if dataplane::unconfirmed(pins)?.is_some() {
+            return Ok(());
+        }
         let Some(policy) = self.in_force() else { return Ok(()) };
         let new = dataplane::unenforced(pins, &policy)?;
         let own = dataplane::own_addresses()?;

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -71,6 +72,8 @@ pub struct Daemon {
     /// The host's own addresses, as that policy was compiled for them.
     pub(super) own: Mutex<Vec<IpAddr>>,
     pub(super) late_interfaces: bool,
+    /// At the last look a policy waited to be confirmed.
+    pub(super) waits: AtomicBool,
 }
 
 /// Why a daemon did not start or had to end.
@@ -109,9 +112,9 @@ pub async fn run(places: Places, start: Start, enforcing: impl FnOnce(&Report)) 
     };
     let Places { pins, run_dir, state_dir } = places.clone();
     // Before anything else: a wrong file must not even make a folder.
-    let checked = policy::load(&start.policy).map_err(|error| DaemonError::BadInput(error.to_string()))?;
+    let read = policy::read(&start.policy).and_then(|text| Ok((policy::parse(&text, &start.policy)?, text)));
+    let (checked, text) = read.map_err(|error| DaemonError::BadInput(error.to_string()))?;
     dataplane::fits_host(&checked, start.late_interfaces).map_err(DaemonError::from)?;
-    drop(checked);
     pins.prepare().map_err(DaemonError::from)?;
     let _daemon = lock::daemon(&run_dir).map_err(|source| match source.kind() {
         io::ErrorKind::WouldBlock => DaemonError::Refused(format!(
@@ -138,6 +141,7 @@ pub async fn run(places: Places, start: Start, enforcing: impl FnOnce(&Report)) 
         in_force: Mutex::new(None),
         own: Mutex::new(Vec::new()),
         late_interfaces: start.late_interfaces,
+        waits: AtomicBool::new(false),
     });
     // Signals are caught from before the policy is in force, and interfaces listened for: what comes meanwhile is not lost.
     let mut terminate = signal(SignalKind::terminate()).map_err(failed("SIGTERM"))?;
@@ -145,7 +149,7 @@ pub async fn run(places: Places, start: Start, enforcing: impl FnOnce(&Report)) 
     let mut reload = signal(SignalKind::hangup()).map_err(failed("SIGHUP"))?;
     let mut links = Links::listen().map_err(failed("listening for changes of interfaces"))?;
     let mut watch = start.watch.then(|| Watch::new(&start.policy));
-    match daemon.begin(&start).await {
+    match daemon.begin(&start, checked, text).await {
         Response::Applied(report) => {
             let listener = server::listen(&run_dir).map_err(failed("the control socket"))?;
             tokio::spawn(server::serve(listener, Arc::clone(&daemon)));

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use crate::dataplane::{self, DataplaneError};
 use crate::policy::Policy;
-use crate::policy::compile::{RuleIds, compile, entry_for};
+use crate::policy::compile::{Compiled, RuleIds, compile, entry_for};
 use crate::policy::model::{PolicyTest, TestTarget, Transport};
 use crate::session::Peer;
 use crate::simulate::{Simulation, frame};
@@ -22,10 +22,14 @@ pub fn shut_out(policy: &Policy, peers: &[Peer]) -> Result<Vec<String>, Dataplan
         return Ok(Vec::new());
     }
     let addresses = dataplane::host_addresses()?;
+    let mut names: Vec<String> = addresses.iter().map(|(name, _)| name.clone()).collect();
+    names.sort_unstable();
+    names.dedup();
+    let Some(door) = Door::new(policy, names) else { return Ok(Vec::new()) };
     let mut sentences = Vec::new();
     for peer in peers {
         let (remote, local) = (peer.remote.ip().to_canonical(), peer.local.ip().to_canonical());
-        let by = |interface: &String| is_refused(policy, interface, remote, peer.local.port());
+        let by = |interface: &String| door.refuses(interface, remote, peer.local.port());
         // An address may have been taken away meanwhile: then any interface may be meant.
         let here: Vec<String> =
             addresses.iter().filter(|(_, address)| *address == local).map(|(name, _)| name.clone()).collect();
@@ -43,17 +47,29 @@ pub fn shut_out(policy: &Policy, peers: &[Peer]) -> Result<Vec<String>, Dataplan
     Ok(sentences)
 }
 
-/// True if the policy drops a new connection. Whatever can't be told is no reason to refuse.
-fn is_refused(policy: &Policy, interface: &str, from: IpAddr, port: u16) -> bool {
-    if entry_for(policy, interface).is_none() {
-        return false;
+/// A policy, compiled once for the interfaces that it may be asked about.
+struct Door {
+    names: Vec<String>,
+    compiled: Compiled,
+}
+
+impl Door {
+    /// For those of the interfaces that the policy means; `None` if it can't be compiled, which the apply will say.
+    fn new(policy: &Policy, mut names: Vec<String>) -> Option<Self> {
+        names.retain(|name| entry_for(policy, name).is_some());
+        let rules = RuleIds::assign(&[], &|_| false, policy).ok()?;
+        let compiled = compile(policy, &names, &rules).ok()?;
+        Some(Self { names, compiled })
     }
-    let Ok(rules) = RuleIds::assign(&[], &|_| false, policy) else { return false };
-    let Ok(compiled) = compile(policy, &[interface.to_owned()], &rules) else { return false };
-    let to = TestTarget::Port(Transport::Tcp, port);
-    let test = PolicyTest { line: 0, from, to, interface: None, expect_pass: true };
-    let Ok(frame) = frame(&test) else { return false };
-    Simulation::new(&compiled, 0).ingress(&frame, 1).verdict() == Verdict::Drop
+
+    /// True if the policy drops a new connection. Whatever can't be told is no reason to refuse.
+    fn refuses(&self, interface: &str, from: IpAddr, port: u16) -> bool {
+        let Some(nth) = self.names.iter().position(|name| name == interface) else { return false };
+        let to = TestTarget::Port(Transport::Tcp, port);
+        let test = PolicyTest { line: 0, from, to, interface: None, expect_pass: true };
+        let Ok(frame) = frame(&test) else { return false };
+        Simulation::new(&self.compiled, nth).ingress(&frame, 1).verdict() == Verdict::Drop
+    }
 }
 
 #[cfg(test)]
@@ -68,8 +84,8 @@ mod tests {
                     [services.ssh]\nports = [\"tcp/22\"]\nallow = [\"lan\"]\n";
         let policy =
             crate::policy::parse(text, Path::new("p.toml")).unwrap_or_else(|error| panic!("{error}"));
-        let refused =
-            |interface, from: &str, port| is_refused(&policy, interface, from.parse().expect(from), port);
+        let door = Door::new(&policy, vec!["eth0".to_owned(), "eth1".to_owned()]).expect("tables");
+        let refused = |interface, from: &str, port| door.refuses(interface, from.parse().expect(from), port);
         assert!(!refused("eth0", "192.168.0.9", 22));
         assert!(refused("eth0", "192.168.0.9", 2222));
         assert!(refused("eth0", "203.0.113.9", 22));

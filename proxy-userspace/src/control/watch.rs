@@ -28,9 +28,11 @@ impl Watch {
 
     /// True once after a change, when whoever writes seems to be done.
     pub fn has_changed(&mut self) -> bool {
-        let now = self.look();
-        let differs = now != self.files;
-        self.files = now;
+        // The files as they were known: to read which lists there are takes as long as the lists are.
+        let differs = self.files.iter().any(|(path, before)| look(path) != *before);
+        if differs {
+            self.files = self.look();
+        }
         let settled = self.moved && !differs;
         self.moved = differs;
         settled

@@ -17,6 +17,7 @@ use proxy_common::engine::Outcome;
 
 use super::candidate::loaded;
 use super::error::{Context, DataplaneError, at, missing};
+use super::flows;
 use super::live::{self, Enforced, label_rules, program_in_force};
 use super::memory::{fill, with_mapping};
 use super::object::Plan;
@@ -86,10 +87,7 @@ fn copy_state(pins: &Pins, ebpf: &mut Ebpf) -> Result<(), DataplaneError> {
 }
 
 fn copy_hash<K: Pod, V: Pod>(pins: &Pins, ebpf: &mut Ebpf, name: &str) -> Result<(), DataplaneError> {
-    let path = pins.shared_map(name);
-    let map = MapData::from_pin(&path).context(at(&path))?;
-    let map = if name == "ESTABLISHED" { Map::HashMap(map) } else { Map::LruHashMap(map) };
-    let live: KernelHashMap<_, K, V> = KernelHashMap::try_from(map).context(at(&path))?;
+    let live = flows::open::<K, V>(&pins.shared_map(name))?;
     let most = live.keys().count();
     let copy = ebpf.map_mut(name).ok_or_else(|| missing(name))?;
     let mut copy: KernelHashMap<_, K, V> = KernelHashMap::try_from(copy).context(|| name.to_owned())?;

@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
+use aya::Pod;
 use aya::maps::{HashMap, Map, MapData};
 use proxy_common::abi::flow::{ESTABLISHED_LEN, FLOWS_LEN, FlowKey, FlowValue};
 
@@ -22,7 +23,7 @@ pub fn count(pins: &Pins) -> Result<u64, DataplaneError> {
         if !path.exists() {
             continue;
         }
-        let flows = open(&path)?;
+        let flows = open::<FlowKey, FlowValue>(&path)?;
         // The kernel begins anew when the key that it is to go on from has just made room for another one: so none is
         // counted twice, and a table that is overrun does not hold us for ever.
         for key in flows.keys().take(2 * most as usize) {
@@ -42,7 +43,7 @@ pub fn forget_silent(pins: &Pins, timeout_ns: u64) -> Result<usize, DataplaneErr
     if !path.exists() {
         return Ok(0);
     }
-    let mut flows = open(&path)?;
+    let mut flows = open::<FlowKey, FlowValue>(&path)?;
     let now_ns = now_ns()?;
     let over = |flow: &FlowValue| now_ns.saturating_sub(flow.last_ns) > timeout_ns;
     let silent: Vec<FlowKey> = flows
@@ -59,8 +60,9 @@ pub fn forget_silent(pins: &Pins, timeout_ns: u64) -> Result<usize, DataplaneErr
     Ok(gone.count())
 }
 
-fn open(path: &Path) -> Result<HashMap<MapData, FlowKey, FlowValue>, DataplaneError> {
+/// Opens a table of flows or of fragments. `ESTABLISHED` alone evicts nothing.
+pub(super) fn open<K: Pod, V: Pod>(path: &Path) -> Result<HashMap<MapData, K, V>, DataplaneError> {
     let map = MapData::from_pin(path).context(at(path))?;
-    let map = if path.ends_with("FLOWS") { Map::LruHashMap(map) } else { Map::HashMap(map) };
+    let map = if path.ends_with("ESTABLISHED") { Map::HashMap(map) } else { Map::LruHashMap(map) };
     HashMap::try_from(map).context(at(path))
 }

@@ -28,6 +28,8 @@ pub struct Enforced {
     pub attachment: Attachment,
     /// Which policy.
     pub label: Box<Label>,
+    /// It was not confirmed in time, and there was none before it: everything passes.
+    pub lets_all_pass: bool,
 }
 
 impl Enforced {
@@ -48,6 +50,15 @@ impl Enforced {
 /// # Errors
 /// If the pins are not ours, or a program can't be looked at.
 pub fn enforced(pins: &Pins) -> Result<Vec<Enforced>, DataplaneError> {
+    Ok(attached(pins)?.into_iter().filter(|one| !one.lets_all_pass).collect())
+}
+
+/// All interfaces with a program of ours on their hook, by index: those that are enforced, and those where the kernel went back
+/// to no policy and everything passes. Their packets are counted too.
+///
+/// # Errors
+/// As [`enforced`].
+pub fn attached(pins: &Pins) -> Result<Vec<Enforced>, DataplaneError> {
     check_identity(pins)?;
     let mut found = Vec::new();
     let is_over = unconfirmed(pins)?.is_some_and(|waits| waits.left.is_none());
@@ -58,9 +69,14 @@ pub fn enforced(pins: &Pins) -> Result<Vec<Enforced>, DataplaneError> {
         let Some(attachment) = Attachment::present(&folder, Direction::Ingress).first().copied() else {
             continue;
         };
-        let Some(program) = judging(pins, index, attachment, is_over)? else { continue };
+        let judging = judging(pins, index, attachment, is_over)?;
+        let lets_all_pass = judging.is_none();
+        let program = match judging {
+            Some(program) => program,
+            None => program(&folder, attachment, Direction::Ingress)?,
+        };
         let label = label_of(&program)?;
-        found.push(Enforced { interface, attachment, label });
+        found.push(Enforced { interface, attachment, label, lets_all_pass });
     }
     Ok(found)
 }

@@ -59,7 +59,7 @@ pub use flows::{count as count_flows, forget_silent};
 pub use gateways::all as gateways;
 pub use hook::Attachment;
 pub use interfaces::{HostInterface, addresses as host_addresses, all as host_interfaces, own_addresses};
-pub use live::{Enforced, enforced};
+pub use live::{Enforced, attached, enforced};
 pub use pins::Pins;
 pub use shared::{Shared, now_ns, read_rules};
 pub use sweep::sweep;

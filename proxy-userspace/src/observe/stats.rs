@@ -8,7 +8,7 @@ use proxy_common::abi::reason::{Reason, Verdict};
 use serde::Serialize;
 
 use crate::dataplane::{
-    Count, DataplaneError, Pins, count_flows, enforced, read_answers, read_counters, read_rules,
+    Count, DataplaneError, Pins, attached, count_flows, read_answers, read_counters, read_rules,
 };
 
 /// Packets, and bytes of whole frames.
@@ -143,13 +143,13 @@ pub struct Stats {
     pub interfaces: Vec<InterfaceStats>,
 }
 
-/// Reads everything. Nothing enforced gives nothing counted.
+/// Reads everything. No program on a hook gives nothing counted.
 ///
 /// # Errors
 /// If the counters can't be read.
 pub fn read(pins: &Pins) -> Result<Stats, DataplaneError> {
-    let enforced = enforced(pins)?;
-    if enforced.is_empty() {
+    let attached = attached(pins)?;
+    if attached.is_empty() {
         return Ok(Stats::default());
     }
     let names = read_rules(pins)?;
@@ -159,8 +159,8 @@ pub fn read(pins: &Pins) -> Result<Stats, DataplaneError> {
     let mut everything = Vec::new();
     let mut interfaces = Vec::new();
     let mut answers = AnswerStats::default();
-    let active = |id: u16| enforced.iter().any(|one| one.label.has_rule(id));
-    for one in &enforced {
+    let active = |id: u16| attached.iter().any(|one| one.label.has_rule(id));
+    for one in &attached {
         let counts = read_counters(pins, one.interface.index, &ids)?;
         let mut counters = counters(&counts, &rules, &|id| one.label.has_rule(id));
         let answered = read_answers(pins, one.interface.index)?;
