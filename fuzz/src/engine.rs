@@ -8,8 +8,8 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use arbitrary::{Result, Unstructured};
-use proxy_common::abi::counter::{COUNTERS_LEN, index};
-use proxy_common::abi::reason::{MAX_REASONS, RULE_REASONS, Reason, Verdict};
+use proxy_common::abi::counter::{COUNTERS_LEN, index, reason_of};
+use proxy_common::abi::reason::{Reason, Verdict};
 use proxy_common::engine::Outcome;
 use proxy_common::packet::{Fragment, Slice, parse};
 use tollgate::policy::Policy;
@@ -191,9 +191,7 @@ impl Counters {
         let (mut sum, mut passed) = ((0, 0), 0);
         for (index, (packets, bytes)) in &self.cells {
             assert!(*index < COUNTERS_LEN, "there is no counter {index}");
-            let number = if *index < MAX_REASONS { *index } else { (index - MAX_REASONS) % RULE_REASONS };
-            let reason = Reason::from_number(number as u8);
-            assert_eq!(reason as u32, number, "counter {index} is of no reason");
+            let reason = reason_of(*index).unwrap_or_else(|| panic!("counter {index} is of no reason"));
             sum = (sum.0 + packets, sum.1 + bytes);
             passed += if matches!(reason.verdict(), Verdict::Pass) { *packets } else { 0 };
         }

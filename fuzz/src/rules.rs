@@ -56,7 +56,12 @@ pub fn check(policy: &Policy, entry: &Interface, past: &Past, p: &PacketInfo, re
             assert!(!is_in_one_of(policy, &service.deny, source(p)), "{} denies {p:?}", service.name);
         }
         Reason::ServiceRefused | Reason::ServiceDenied => {
-            assert!(service_of(policy, p).is_some(), "no service could refuse {p:?}");
+            let service = service_of(policy, p).expect("a service that refuses");
+            assert!(!service.audit, "{} audits and refuses {p:?}", service.name);
+        }
+        audit if audit.is_audit() => {
+            let service = service_of(policy, p).expect("a service that audits");
+            assert!(service.audit, "{} does not audit {p:?}", service.name);
         }
         Reason::DefaultAccept => {
             assert_eq!(entry.default, DefaultAction::Accept, "the default is to drop: {p:?}");

@@ -1,7 +1,7 @@
 //! The maps. A map's name here, in the kernel and as a pin is the same word.
 //!
 //! Shared by all instances: `IDENTITY`, `RULES`, `FLOWS`, `ESTABLISHED`, `STACKED`, `FRAGMENTS`, `CELLS`, `BANS`,
-//! `BAN_PREFIXES`, `BAN_FILTER`, `SWITCHES`, `EVENTS`, `AYA_LOGS`; per interface: `COUNTERS`,
+//! `BAN_PREFIXES`, `BAN_FILTER`, `SWITCHES`, `EVENTS`, `OFFENCES`, `AYA_LOGS`; per interface: `COUNTERS`,
 //! `ANSWERS`; owned by one instance, sized and filled by the loader before the program is attached: the others.
 
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
@@ -10,7 +10,7 @@ use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramAr
 use proxy_common::abi::ban::{BAN_FILTER_LEN, BAN_PREFIXES_LEN, BANS_LEN, Ban, BanKey, BanPrefix};
 use proxy_common::abi::counter::{Answers, COUNTERS_LEN, Counter, MAX_RULES};
 use proxy_common::abi::decision::{Decision, PORTS_LEN};
-use proxy_common::abi::event::{EVENTS_BYTES, Throttle};
+use proxy_common::abi::event::{EVENTS_BYTES, OFFENCES_BYTES, Throttle};
 use proxy_common::abi::flow::{
     ESTABLISHED_LEN, FLOWS_LEN, FRAGMENTS_LEN, FlowKey, FlowValue, FragmentKey, FragmentValue, STACKED_LEN,
 };
@@ -87,9 +87,13 @@ pub static SWITCHES: Array<Switches> = Array::with_max_entries(1, MAPPED);
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_BYTES, 0);
 
-/// How often they come; index: reason.
+/// Packets over a limit that bans who exceeds it.
 #[map]
-pub static THROTTLES: PerCpuArray<Throttle> = PerCpuArray::with_max_entries(MAX_REASONS, 0);
+pub static OFFENCES: RingBuf = RingBuf::with_byte_size(OFFENCES_BYTES, 0);
+
+/// How often both come; index: reason, and for offences as much more as there can be reasons.
+#[map]
+pub static THROTTLES: PerCpuArray<Throttle> = PerCpuArray::with_max_entries(2 * MAX_REASONS, 0);
 
 /// When this instance is to be confirmed by; the engine's clock, 0: it is.
 #[map]
@@ -180,5 +184,5 @@ pub static SETTINGS: Settings = Settings {
     udp_ns: 0,
     icmp_ns: 0,
     on_deadline: 0,
-    _pad: 0,
+    escalates: 0,
 };

@@ -1,4 +1,4 @@
-//! Tells whoever listens of a dropped packet: reason, rule and the frame's first bytes. Behind the exit; while nobody listens
+//! Tells whoever listens of a packet that was dropped, or would have been if its service did not audit: reason, rule and the frame's first bytes. Behind the exit; while nobody listens
 //! it costs one read.
 //!
 //! Throttled here and not by the reader: a flood must not be paid for a second time.
@@ -7,16 +7,23 @@ use core::cell::Cell;
 use core::mem::MaybeUninit;
 
 use aya_ebpf::bindings::{__sk_buff, xdp_md};
+use aya_ebpf::maps::RingBuf;
 use aya_ebpf::programs::{TcContext, XdpContext};
 use proxy_common::abi::event::{Event, SNAP_LEN};
-use proxy_common::abi::reason::Reason;
+use proxy_common::abi::reason::{MAX_REASONS, Reason};
 use proxy_common::engine::{Outcome, Tables as _};
 use proxy_common::packet::PacketView as _;
 
-use crate::maps::{EVENTS, SWITCHES, THROTTLES};
+use crate::maps::{EVENTS, OFFENCES, SWITCHES, THROTTLES};
 use crate::tables::Maps;
 use crate::tc::in_place;
 use crate::view::{Frame, opaque};
+
+/// True if the packet is an offence that the daemon counts. Where no limit bans, the verifier knows and removes this.
+#[inline(always)]
+fn is_offence(outcome: Outcome) -> bool {
+    Maps.setting(|s| &s.escalates) != 0 && outcome.reason.is_over_limit()
+}
 
 /// True if somebody listens, or did lately.
 #[inline(always)]
@@ -24,18 +31,18 @@ fn is_wanted() -> bool {
     SWITCHES.get(0).is_some_and(|switches| switches.listening_until_ns != 0)
 }
 
-/// Tells of a packet that XDP drops.
+/// Tells of a packet at XDP.
 #[inline(always)]
-pub fn dropped_by_xdp(ctx: &XdpContext, frame: &Frame, outcome: Outcome) {
-    if is_wanted() {
+pub fn by_xdp(ctx: &XdpContext, frame: &Frame, outcome: Outcome) {
+    if is_wanted() || is_offence(outcome) {
         report_xdp(ctx.ctx, outcome.reason as u32, outcome.rule.into(), frame.len() as u32);
     }
 }
 
-/// Tells of a packet that TC drops.
+/// Tells of a packet at TC.
 #[inline(always)]
-pub fn dropped_by_tc(ctx: &TcContext, frame: &Frame, outcome: Outcome) {
-    if is_wanted() {
+pub fn by_tc(ctx: &TcContext, frame: &Frame, outcome: Outcome) {
+    if is_wanted() || is_offence(outcome) {
         report_tc(ctx.skb.skb, outcome.reason as u32, outcome.rule.into(), frame.len() as u32);
     }
 }
@@ -74,19 +81,35 @@ pub extern "C" fn report_tc(skb: *mut __sk_buff, reason: u32, rule: u32, frame_l
     0
 }
 
-/// Tells of a dropped packet, if there were not too many of its kind.
+/// Tells who wants to hear of a packet.
 #[inline(always)]
 fn tell(frame: &Frame, interface: u32, frame_len: u32, outcome: Outcome) {
     let now_ns = Maps.now_ns();
     // A listener that died without a word is forgotten.
-    if !SWITCHES.get(0).is_some_and(|switches| now_ns < switches.listening_until_ns) {
-        return;
+    if SWITCHES.get(0).is_some_and(|switches| now_ns < switches.listening_until_ns) {
+        write(&EVENTS, 0, frame, interface, frame_len, outcome, now_ns);
     }
-    let Some(throttle) = THROTTLES.get_ptr_mut(outcome.reason as u32) else { return };
+    if is_offence(outcome) {
+        write(&OFFENCES, MAX_REASONS, frame, interface, frame_len, outcome, now_ns);
+    }
+}
+
+/// Writes an event of a packet, if there were not too many of its kind; `throttles` is where those of the ring begin.
+#[inline(always)]
+fn write(
+    ring: &RingBuf,
+    throttles: u32,
+    frame: &Frame,
+    interface: u32,
+    frame_len: u32,
+    outcome: Outcome,
+    now_ns: u64,
+) {
+    let Some(throttle) = THROTTLES.get_ptr_mut(throttles + outcome.reason as u32) else { return };
     // SAFETY: this CPU's own copy; a program is not interrupted by another on the same CPU that reports.
     let Some(skipped) = (unsafe { &mut *throttle }).admit(now_ns) else { return };
     // Full: the reader is slow, and the count of what was skipped is short by this one.
-    let Some(mut entry) = EVENTS.reserve::<Event>(0) else { return };
+    let Some(mut entry) = ring.reserve::<Event>(0) else { return };
     fill(&mut entry, frame, interface, frame_len, outcome, now_ns, skipped);
     entry.submit(0);
 }

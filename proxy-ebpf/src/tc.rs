@@ -64,9 +64,14 @@ pub fn tc_ingress(ctx: TcContext) -> i32 {
         diagnostics::fault(&ctx);
     }
     match finish(&frame, outcome) {
-        Verdict::Pass => TC_ACT_UNSPEC,
+        Verdict::Pass => {
+            if outcome.reason.is_audit() {
+                report::by_tc(&ctx, &frame, outcome);
+            }
+            TC_ACT_UNSPEC
+        }
         Verdict::Drop => {
-            report::dropped_by_tc(&ctx, &frame, outcome);
+            report::by_tc(&ctx, &frame, outcome);
             reject::dropped(&ctx, outcome)
         }
     }

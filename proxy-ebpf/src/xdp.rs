@@ -49,9 +49,14 @@ fn judge(ctx: &XdpContext, buffers: Option<*mut xdp_md>) -> u32 {
         diagnostics::fault(ctx);
     }
     match finish(&frame, outcome) {
-        Verdict::Pass => xdp_action::XDP_PASS,
+        Verdict::Pass => {
+            if outcome.reason.is_audit() {
+                report::by_xdp(ctx, &frame, outcome);
+            }
+            xdp_action::XDP_PASS
+        }
         Verdict::Drop => {
-            report::dropped_by_xdp(ctx, &frame, outcome);
+            report::by_xdp(ctx, &frame, outcome);
             xdp_action::XDP_DROP
         }
     }

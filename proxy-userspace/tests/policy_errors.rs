@@ -92,7 +92,11 @@ const CASES: &[Case] = &[
     ("burst = 4000", "v6-prefix = 128", (9, 48), "128", "not from 1 to 64", "write a length from 1 to 64; an IPv6 host has a whole /64 to itself"),
     ("per-source = { packets = \"2000/s\", burst = 4000 }", "", (8, 9), "web", "limits nothing", "write `per-source = { packets = \"2000/s\" }`, `per-prefix = { … }` or `service = { … }`"),
     ("{ packets = \"2000/s\", burst = 4000 }", "{}", (9, 14), "{}", "limits nothing", "write a rate: `packets = \"2000/s\"`, `bytes` or `connections`"),
-    ("burst = 4000 }", "burst = 4000 }\nexceed = { ban = \"10m\" }", (10, 10), "{ ban = \"10m\" }", "can only be dropped", "write \"drop\""),
+    ("burst = 4000 }", "burst = 4000 }\nexceed = \"ban\"", (10, 10), "\"ban\"", "is nothing that can be done about what is over a limit", "write \"drop\", or `{ ban = \"10m\" }`"),
+    ("burst = 4000 }", "burst = 4000 }\nexceed = {}", (10, 10), "{}", "does not say for how long", "write `{ ban = \"10m\" }`"),
+    ("burst = 4000 }", "burst = 4000 }\nexceed = { ban = \"10ms\" }", (10, 18), "\"10ms\"", "from 1 second to 365 days", "write a duration such as \"10m\""),
+    ("burst = 4000 }", "burst = 4000 }\nexceed = { ban = \"10m\", after = 0 }", (10, 33), "0", "not from 1 to 30000", "write a number from 1 to 30000, or leave `after` out: it is 100 then"),
+    ("per-source = { packets = \"2000/s\", burst = 4000 }", "service = { packets = \"2000/s\" }\nexceed = { ban = \"10m\" }", (10, 10), "{ ban = \"10m\" }", "counts none by source", "write `per-source = { … }` too, or leave `exceed` out"),
     // Services.
     ("tcp/8000\"]", "tcp/80000\"]", (11, 10), "\"tcp/80000\"", "out of range", "write a port from 1 to 65535"),
     ("tcp/8000\"]", "tcp/8010-8000\"]", (11, 10), "\"tcp/8010-8000\"", "run backwards", "write \"tcp/8000-8010\""),

@@ -40,7 +40,15 @@ const _: () = assert!(size_of::<Answers>() == 24);
 /// Where a packet that ends with `reason` under `rule` is counted.
 #[inline(always)]
 pub const fn index(reason: Reason, rule: u16) -> u32 {
-    if reason.has_rule() { MAX_REASONS + rule as u32 * RULE_REASONS + reason as u32 } else { reason as u32 }
+    if reason.has_rule() { MAX_REASONS + rule as u32 * RULE_REASONS + reason.place() } else { reason as u32 }
+}
+
+/// The reason that a counter is of: the inverse of [`index`] but for the rule. `None`: of none.
+pub fn reason_of(index: u32) -> Option<Reason> {
+    if index >= MAX_REASONS {
+        return Reason::at_place((index - MAX_REASONS) % RULE_REASONS);
+    }
+    Reason::ALL.iter().copied().find(|reason| *reason as u32 == index && !reason.has_rule())
 }
 
 #[cfg(test)]
@@ -55,6 +63,7 @@ mod tests {
                 let i = index(*reason, rule);
                 assert!(i < COUNTERS_LEN);
                 assert!(seen.insert(i));
+                assert_eq!(reason_of(i), Some(*reason));
             }
         }
         for reason in Reason::ALL.iter().filter(|r| !r.has_rule()) {

@@ -15,6 +15,9 @@ pub const GUARDED: u8 = 8;
 /// but what answers them.
 pub const ISOLATED: u8 = 16;
 
+/// [`Decision::flags`]: the service audits: what is over its limit passes.
+pub const AUDIT: u8 = 32;
+
 /// One cell of the table.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -23,7 +26,7 @@ pub struct Decision {
     pub rule: u16,
     /// Number of the [`super::reason::Reason`] that the packet ends with if nothing below changes it.
     pub reason: u8,
-    /// [`REPLIES`], [`FINAL`], [`REJECT`], [`GUARDED`] and [`ISOLATED`].
+    /// [`REPLIES`], [`FINAL`], [`REJECT`], [`GUARDED`], [`ISOLATED`] and [`AUDIT`].
     pub flags: u8,
     /// First of the buckets to charge, in the `BUCKETS` map.
     pub first_bucket: u16,

@@ -1,4 +1,4 @@
-//! Events: what is told of a dropped packet while somebody listens. Written by `proxy-ebpf` (`report.rs`), read by
+//! Events: what is told of a packet that was dropped, or would have been if its service did not audit, while somebody listens. Written by `proxy-ebpf` (`report.rs`), read by
 //! `dataplane::events`.
 
 /// First bytes of a frame that an event carries: link, network and transport header of nearly every packet.
@@ -10,7 +10,10 @@ pub const EVENT_INTERVAL_NS: u64 = 2_000_000;
 /// Events of one reason on one CPU that may come at once.
 pub const EVENT_BURST: u64 = 64;
 
-/// A dropped packet.
+/// Bytes of the ring that offences wait in: events of packets over a limit, for the daemon.
+pub const OFFENCES_BYTES: u32 = 1 << 18;
+
+/// A packet that was dropped or audited.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event {

@@ -3,7 +3,11 @@
 //! The engine ends each packet with exactly one [`Reason`]; the daemon turns numbers into names and sentences.
 
 /// Reasons below this number belong to a rule and are counted per rule ([`super::counter::index`]).
-pub const RULE_REASONS: u32 = 8;
+const PLAIN_FROM: u32 = 8;
+/// So do those from this number on: of what a service audits.
+const AUDIT_FROM: u32 = 48;
+/// Places of a rule in the counters, one a reason.
+pub const RULE_REASONS: u32 = 16;
 /// Room for reasons; numbers are below it.
 pub const MAX_REASONS: u32 = 64;
 
@@ -97,6 +101,12 @@ reasons! {
     TableFault = 45, Drop, "table-fault", "A table did not hold what the program needs; please report it.";
     Banned = 46, Drop, "banned", "The source is banned.";
     DestinationIsolated = 47, Drop, "destination-isolated", "The destination is isolated from this interface, and the packet answers nothing that it sent.";
+    // Pass, counted per rule: what a service that audits would drop.
+    AuditRefused = 48, Pass, "audit-refused", "The service audits; it would not allow this source.";
+    AuditDenied = 49, Pass, "audit-denied", "The service audits; it would deny a zone that this source is in.";
+    AuditOverConnections = 50, Pass, "audit-over-connections", "The service audits; the source opened connections faster than its limit.";
+    AuditOverPackets = 51, Pass, "audit-over-packets", "The service audits; the source sent packets faster than its limit.";
+    AuditOverBytes = 52, Pass, "audit-over-bytes", "The service audits; the source sent bytes faster than its limit.";
 }
 
 impl Reason {
@@ -109,7 +119,49 @@ impl Reason {
     /// True if it is counted under a rule.
     #[inline(always)]
     pub const fn has_rule(self) -> bool {
-        (self as u32) < RULE_REASONS
+        (self as u32) < PLAIN_FROM || self.is_audit()
+    }
+
+    /// True if a packet was over the limit of a service.
+    #[inline(always)]
+    pub const fn is_over_limit(self) -> bool {
+        matches!(self, Self::OverLimitConnections | Self::OverLimitPackets | Self::OverLimitBytes)
+    }
+
+    /// True if a service would have dropped the packet, did it not audit.
+    #[inline(always)]
+    pub const fn is_audit(self) -> bool {
+        self as u32 >= AUDIT_FROM
+    }
+
+    /// True if whoever listens is told of each such packet: it was dropped, or would have been.
+    #[inline(always)]
+    pub const fn is_told(self) -> bool {
+        self.is_audit() || matches!(self.verdict(), Verdict::Drop)
+    }
+
+    /// What a service that audits says in place of a reason to drop.
+    #[inline(always)]
+    pub const fn audited(self) -> Self {
+        match self {
+            Self::ServiceRefused => Self::AuditRefused,
+            Self::ServiceDenied => Self::AuditDenied,
+            Self::OverLimitConnections => Self::AuditOverConnections,
+            Self::OverLimitPackets => Self::AuditOverPackets,
+            Self::OverLimitBytes => Self::AuditOverBytes,
+            other => other,
+        }
+    }
+
+    /// Place among the counters of a rule, below [`RULE_REASONS`]; of a reason with a rule.
+    #[inline(always)]
+    pub const fn place(self) -> u32 {
+        if self.is_audit() { self as u32 - AUDIT_FROM + PLAIN_FROM } else { self as u32 }
+    }
+
+    /// The reason of a place among the counters of a rule: the inverse of [`Reason::place`].
+    pub fn at_place(place: u32) -> Option<Self> {
+        Self::ALL.iter().copied().find(|reason| reason.has_rule() && reason.place() == place)
     }
 }
 
@@ -128,6 +180,17 @@ mod tests {
                 assert!((*a as u8) < (*b as u8));
             }
         }
+    }
+
+    #[test]
+    fn an_audit_passes_what_would_be_dropped_and_only_that() {
+        for reason in Reason::ALL {
+            let audited = reason.audited();
+            assert_eq!(audited.is_audit(), audited != *reason || reason.is_audit(), "{reason:?}");
+            assert_eq!(audited.verdict(), if audited == *reason { reason.verdict() } else { Verdict::Pass });
+            assert!(!reason.has_rule() || Reason::at_place(reason.place()) == Some(*reason));
+        }
+        assert_eq!(Reason::at_place(RULE_REASONS - 1), None);
     }
 
     #[test]

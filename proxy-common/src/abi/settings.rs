@@ -70,8 +70,8 @@ pub struct Settings {
     pub icmp_ns: u64,
     /// `DEADLINE_*`: what happens if the policy is not confirmed by the time in the `DEADLINE` map.
     pub on_deadline: u32,
-    /// Zero.
-    pub _pad: u32,
+    /// 1 if a limit of the policy bans who exceeds it: packets over a limit are then told of as offences. Else 0.
+    pub escalates: u32,
 }
 
 const _: () = assert!(size_of::<Settings>() == 128);

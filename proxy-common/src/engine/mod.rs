@@ -16,7 +16,7 @@ pub mod plumbing;
 pub mod reject;
 
 use crate::abi::ban::{BanKey, BanPrefix};
-use crate::abi::decision::{Decision, FINAL, GUARDED, ISOLATED, PORTS_PROTOCOL, PORTS_UDP, REPLIES};
+use crate::abi::decision::{AUDIT, Decision, FINAL, GUARDED, ISOLATED, PORTS_PROTOCOL, PORTS_UDP, REPLIES};
 use crate::abi::flow::{FlowKey, FlowValue, FragmentKey, FragmentValue};
 use crate::abi::limit::Bucket;
 use crate::abi::reason::{Reason, Verdict};
@@ -171,7 +171,8 @@ fn judge<V: PacketView, T: Tables>(view: &V, tables: &T, p: &PacketInfo) -> Outc
         if d.buckets != 0
             && let Some(over) = tables.charge(Charge::of(p, view, d.first_bucket, d.buckets))
         {
-            return Outcome { reason: over, rule: d.rule };
+            let reason = if d.flags & AUDIT == 0 { over } else { over.audited() };
+            return Outcome { reason, rule: d.rule };
         }
         return decided;
     }

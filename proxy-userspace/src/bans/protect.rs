@@ -44,11 +44,21 @@ impl Protected {
     /// # Errors
     /// If the kernel does not tell.
     pub fn of_host() -> Result<Self, DataplaneError> {
-        let own = host_addresses()?.into_iter().map(|(_, address)| (address, "this host's own address"));
-        let hops = gateways()?.into_iter().map(|address| (address, "the gateway"));
         let peers = session::peers().into_iter().map(|peer| peer.remote.ip().to_canonical());
         let peers = peers.map(|address| (address, "the other end of this session,"));
-        Ok(Self { addresses: own.chain(hops).chain(peers).collect() })
+        let mut protected = Self::without_session()?;
+        protected.addresses.extend(peers);
+        Ok(protected)
+    }
+
+    /// The same for a daemon, whose bans are not made from any session.
+    ///
+    /// # Errors
+    /// As [`Protected::of_host`].
+    pub fn without_session() -> Result<Self, DataplaneError> {
+        let own = host_addresses()?.into_iter().map(|(_, address)| (address, "this host's own address"));
+        let hops = gateways()?.into_iter().map(|address| (address, "the gateway"));
+        Ok(Self { addresses: own.chain(hops).collect() })
     }
 
     /// What is banned for a target.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use proxy_common::abi::event::Event;
-use proxy_common::abi::reason::{Reason, Verdict};
+use proxy_common::abi::reason::Reason;
 
 use super::{Failure, Global, Outcome, require_root, signals};
 use crate::observe::capture::Capture;
@@ -21,7 +21,7 @@ use crate::policy::units::{Prefix, TimeSpan};
 /// How long one wait is at most: the kernel must hear from us more often than it forgets us.
 const WAIT: Duration = Duration::from_millis(500);
 
-/// Show dropped packets as they come: when, where, why, under which rule, from whom, to what
+/// Show dropped packets, and those that a service audits, as they come: when, where, why, under which rule, from whom, to what
 ///
 /// The kernel writes nothing of a packet while nobody listens, and of each reason at most some 500 events a second on each
 /// processor: under a flood, `(+N)` says how many packets of the same reason have none of their own. `tollgate stats` counts
@@ -56,11 +56,11 @@ pub struct Args {
     json: bool,
 }
 
-/// A reason that drops, by name.
+/// A reason that is told of, by name.
 fn reason(name: &str) -> Result<Reason, String> {
-    let drops = || Reason::ALL.iter().copied().filter(|reason| reason.verdict() == Verdict::Drop);
-    drops().find(|reason| reason.name() == name).ok_or_else(|| {
-        let names: Vec<_> = drops().map(Reason::name).collect();
+    let told = || Reason::ALL.iter().copied().filter(|reason| reason.is_told());
+    told().find(|reason| reason.name() == name).ok_or_else(|| {
+        let names: Vec<_> = told().map(Reason::name).collect();
         format!("no packet is dropped for that reason; reasons: {}", names.join(", "))
     })
 }

@@ -306,7 +306,7 @@ impl Daemon {
     }
 
     /// The policy in force: as this daemon applied it, or from the history, if others have changed it since.
-    fn in_force(&self) -> Option<Arc<Policy>> {
+    pub(super) fn in_force(&self) -> Option<Arc<Policy>> {
         let known = self.in_force.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let enforced = dataplane::enforced(&self.places.pins).ok()?;
         let Some(hash) = enforced.first().map(|one| one.hash()) else { return known };

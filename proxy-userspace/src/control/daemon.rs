@@ -15,6 +15,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 
+use super::escalation::Counts;
 use super::history::History;
 use super::links::Links;
 use super::lock;
@@ -163,6 +164,7 @@ pub async fn run(places: Places, start: Start, enforcing: impl FnOnce(&Report)) 
         Ok(logger) => drop(tokio::spawn(read_log(logger))),
         Err(error) => log::warn!("the kernel programs' log can't be read: {error}"),
     }
+    let mut counts = Counts::new();
     let mut housekeeping = tokio::time::interval(SWEEP_PERIOD);
     let mut look = tokio::time::interval(LOOK_PERIOD);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -175,8 +177,12 @@ pub async fn run(places: Places, start: Start, enforcing: impl FnOnce(&Report)) 
                     tokio::time::sleep(LOOK_PERIOD).await;
                 }
             },
+            suspects = counts.suspects() => if let Some((watched, suspects)) = suspects {
+                daemon.escalate(watched, suspects).await;
+            },
             _ = look.tick() => {
                 daemon.settle().await;
+                counts.follow(&daemon).await;
                 if watch.as_mut().is_some_and(Watch::has_changed) {
                     daemon.reload().await;
                 }

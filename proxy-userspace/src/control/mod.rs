@@ -3,6 +3,7 @@
 mod change;
 pub mod client;
 pub mod daemon;
+mod escalation;
 pub mod history;
 mod links;
 pub mod lock;

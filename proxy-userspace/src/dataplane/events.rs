@@ -86,12 +86,17 @@ impl Listener {
     /// The next event, if there is one.
     #[expect(clippy::should_implement_trait, reason = "an iterator would end at the first pause")]
     pub fn next(&mut self) -> Option<Event> {
-        loop {
-            let record = self.ring.next()?;
-            if record.len() >= size_of::<Event>() {
-                // SAFETY: so many bytes are readable there, and every bit pattern is an event.
-                return Some(unsafe { read_unaligned(record.as_ptr().cast()) });
-            }
+        next_event(&mut self.ring)
+    }
+}
+
+/// The next event of a ring, if there is one.
+pub(super) fn next_event(ring: &mut RingBuf<MapData>) -> Option<Event> {
+    loop {
+        let record = ring.next()?;
+        if record.len() >= size_of::<Event>() {
+            // SAFETY: so many bytes are readable there, and every bit pattern is an event.
+            return Some(unsafe { read_unaligned(record.as_ptr().cast()) });
         }
     }
 }

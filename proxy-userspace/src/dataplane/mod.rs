@@ -13,7 +13,7 @@
 //! explain: the live policy on frames of our own
 //! bans: who is banned until when; gateways: who must not be
 //! trial: the same programs on frames of our own, never attached
-//! events: dropped packets, to whoever listens
+//! events: dropped packets, to whoever listens; offences: those over a limit that bans, to the daemon
 //! live, counters, flows: what is enforced and what it has counted, read from the kernel alone
 //! ```
 //!
@@ -37,6 +37,7 @@ mod live;
 mod memory;
 mod netlink;
 mod object;
+mod offences;
 mod pins;
 mod selftest;
 mod shared;
@@ -46,6 +47,7 @@ mod switches;
 mod trial;
 mod unconfirmed;
 
+pub use adopt::completed;
 pub use apply::{
     Applied, AppliedInterface, How, TC_TO_REJECT, apply, fits_host, follow_interfaces, unenforced,
 };
@@ -60,6 +62,7 @@ pub use gateways::all as gateways;
 pub use hook::Attachment;
 pub use interfaces::{HostInterface, addresses as host_addresses, all as host_interfaces, own_addresses};
 pub use live::{Enforced, attached, enforced};
+pub use offences::Offences;
 pub use pins::Pins;
 pub use shared::{Shared, now_ns, read_rules};
 pub use sweep::sweep;

@@ -29,7 +29,7 @@ const STAGING: &str = "staging-";
 const UNCONFIRMED: &str = "unconfirmed";
 
 /// Maps in `shared`.
-pub const SHARED_MAPS: [&str; 13] = [
+pub const SHARED_MAPS: [&str; 14] = [
     "IDENTITY",
     "RULES",
     "FLOWS",
@@ -42,6 +42,7 @@ pub const SHARED_MAPS: [&str; 13] = [
     "BAN_FILTER",
     "SWITCHES",
     "EVENTS",
+    "OFFENCES",
     "AYA_LOGS",
 ];
 /// An interface's counters.

@@ -67,6 +67,11 @@ impl<K: Copy + Eq + Hash + Ord, V: Copy> Heavy<K, V> {
         sorted
     }
 
+    /// A key, if it is kept.
+    pub fn get(&self, key: &K) -> Option<&Entry<K, V>> {
+        self.places.get(key).and_then(|place| self.entries.get(*place))
+    }
+
     /// Forgets everything.
     pub fn clear(&mut self) {
         self.entries.clear();

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use super::model::{Interface, Policy, Service, Zone, ZoneId};
-use super::units::Ports;
+use super::model::{Interface, Limit, Policy, Service, Zone, ZoneId};
+use super::units::{Ports, TimeSpan};
 
 /// The differences between a policy and the next, a line each: `+` for what is new, `-` for what is gone, `~` for what is
 /// changed.
@@ -31,7 +31,7 @@ pub fn difference(before: &Policy, after: &Policy) -> Vec<String> {
         "limit",
         (before.limits.iter(), after.limits.iter()),
         |one| &one.name,
-        |one, other| if one.buckets == other.buckets { Vec::new() } else { vec!["other rates".to_owned()] },
+        limit_changes,
         |_, one| format!("{} bucket{}", one.buckets.len(), if one.buckets.len() == 1 { "" } else { "s" }),
     );
     compare(
@@ -81,6 +81,7 @@ fn interface((before, one): (&Policy, &Interface), (after, other): (&Policy, &In
     changed(&mut changes, "default", word(&one.default), word(&other.default));
     changed(&mut changes, "hook", word(&one.hook), word(&other.hook));
     changed(&mut changes, "deny", zones(before, &one.deny), zones(after, &other.deny));
+    changed(&mut changes, "isolate", zones(before, &one.isolate), zones(after, &other.isolate));
     changes
 }
 
@@ -100,6 +101,22 @@ fn zone(one: &Zone, other: &Zone) -> Vec<String> {
     changes
 }
 
+fn limit_changes(one: &Limit, other: &Limit) -> Vec<String> {
+    let mut changes = Vec::new();
+    if one.buckets != other.buckets {
+        changes.push("other rates".to_owned());
+    }
+    changed(&mut changes, "exceed", exceed(one), exceed(other));
+    changes
+}
+
+fn exceed(limit: &Limit) -> String {
+    limit.ban.map_or_else(
+        || "drop".to_owned(),
+        |ban| format!("ban for {} after {}", TimeSpan { ns: ban.for_ns }, ban.after),
+    )
+}
+
 fn service((before, one): (&Policy, &Service), (after, other): (&Policy, &Service)) -> Vec<String> {
     let mut changes = Vec::new();
     changed(&mut changes, "ports", ports(one), ports(other));
@@ -107,6 +124,7 @@ fn service((before, one): (&Policy, &Service), (after, other): (&Policy, &Servic
     changed(&mut changes, "deny", zones(before, &one.deny), zones(after, &other.deny));
     changed(&mut changes, "limit", limit(before, one), limit(after, other));
     changed(&mut changes, "refuse", word(&one.refuse), word(&other.refuse));
+    changed(&mut changes, "audit", one.audit.to_string(), other.audit.to_string());
     changes
 }
 

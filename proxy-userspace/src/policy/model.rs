@@ -50,10 +50,16 @@ impl Policy {
             || self.services.iter().any(|service| self.refuses(service))
     }
 
+    /// When who exceeds a service's limit is banned, if ever. Where what is over it passes, nobody is.
+    pub fn escalation(&self, service: &Service) -> Option<Escalation> {
+        let limit = service.limit.and_then(|id| self.limits.get(id.0))?;
+        limit.ban.filter(|_| !service.audit)
+    }
+
     fn refuses(&self, service: &Service) -> bool {
         let any = |zone: &ZoneId| self.zones.get(zone.0).is_some_and(|zone| zone.any);
         let open = service.deny.is_empty() && service.allow.iter().any(any);
-        service.refuse == Refusal::Reject && !open
+        service.refuse == Refusal::Reject && !open && !service.audit
     }
 }
 
@@ -133,6 +139,17 @@ pub struct Limit {
     pub name: String,
     /// The buckets, in the order they are charged.
     pub buckets: Vec<Bucket>,
+    /// Who exceeds it is banned; `None`: only dropped.
+    pub ban: Option<Escalation>,
+}
+
+/// When who exceeds a limit is banned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Escalation {
+    /// For how long, nanoseconds.
+    pub for_ns: u64,
+    /// For so many packets over the limit within a minute; not zero.
+    pub after: u64,
 }
 
 /// One token bucket of a limit.
@@ -195,6 +212,8 @@ pub struct Service {
     pub limit: Option<LimitId>,
     /// What happens to sources that it denies or does not allow.
     pub refuse: Refusal,
+    /// What it would drop, by source or by limit, is counted and passes.
+    pub audit: bool,
 }
 
 /// A run of ports of one protocol, both ends included.

@@ -143,8 +143,7 @@ pub(super) struct Limit {
     pub(super) per_source: Option<Spanned<PerSource>>,
     pub(super) per_prefix: Option<Spanned<PerPrefix>>,
     pub(super) service: Option<Spanned<InTotal>>,
-    #[expect(dead_code, reason = "there is one way to exceed a limit so far: reading it refuses the others")]
-    pub(super) exceed: Option<Exceed>,
+    pub(super) exceed: Option<Spanned<Exceed>>,
 }
 
 /// Rates of one source.
@@ -198,31 +197,46 @@ pub(super) struct InTotal {
     pub(super) connections_burst: Option<Spanned<Amount>>,
 }
 
-/// What happens to packets over a limit: `"drop"`.
+/// What happens to packets over a limit, and to who sends them.
 #[derive(Debug)]
-pub(super) struct Exceed;
+pub(super) enum Exceed {
+    /// `"drop"`
+    Drop,
+    /// `{ ban = "10m", after = 100 }`
+    Ban(Box<Ban>),
+}
+
+/// A ban of who exceeds a limit.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table such as { ban = \"10m\", after = 100 }")]
+pub(super) struct Ban {
+    pub(super) ban: Option<Spanned<TimeSpan>>,
+    pub(super) after: Option<Spanned<i64>>,
+}
 
 impl<'de> Deserialize<'de> for Exceed {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct ExceedVisitor;
 
-        fn unknown<E: Error>() -> E {
-            E::custom(UnitError::new("what is over a limit can only be dropped", "write \"drop\""))
-        }
-
         impl<'de> Visitor<'de> for ExceedVisitor {
             type Value = Exceed;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("\"drop\"")
+                f.write_str("\"drop\", or a table such as { ban = \"10m\", after = 100 }")
             }
 
             fn visit_str<E: Error>(self, text: &str) -> Result<Exceed, E> {
-                if text == "drop" { Ok(Exceed) } else { Err(unknown()) }
+                if text == "drop" {
+                    return Ok(Exceed::Drop);
+                }
+                Err(E::custom(UnitError::new(
+                    format!("{} is nothing that can be done about what is over a limit", quote(text)),
+                    "write \"drop\", or `{ ban = \"10m\" }`",
+                )))
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, _: A) -> Result<Exceed, A::Error> {
-                Err(unknown())
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Exceed, A::Error> {
+                Ban::deserialize(MapAccessDeserializer::new(map)).map(|ban| Exceed::Ban(Box::new(ban)))
             }
         }
 
@@ -239,6 +253,7 @@ pub(super) struct Service {
     pub(super) deny: Option<Spanned<Names>>,
     pub(super) limit: Option<Spanned<String>>,
     pub(super) refuse: Option<Spanned<Refusal>>,
+    pub(super) audit: Option<Spanned<bool>>,
 }
 
 /// `[plumbing]`

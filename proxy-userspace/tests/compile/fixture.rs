@@ -68,6 +68,7 @@ pub fn service(name: &str, port: u16, allow: &[usize], deny: &[usize]) -> Servic
         deny: ids(deny),
         limit: None,
         refuse: Refusal::Drop,
+        audit: false,
     }
 }
 

@@ -25,8 +25,8 @@ fn limited(buckets: Vec<Bucket>) -> Policy {
     Policy {
         zones: vec![Zone { any: true, ..zone("any", Vec::new()) }],
         limits: vec![
-            Limit { name: "shared".to_owned(), buckets: buckets.clone() },
-            Limit { name: "other".to_owned(), buckets },
+            Limit { name: "shared".to_owned(), buckets: buckets.clone(), ban: None },
+            Limit { name: "other".to_owned(), buckets, ban: None },
         ],
         services: vec![limited("a", 80, 0), limited("b", 81, 0), limited("c", 82, 1)],
         ..empty()

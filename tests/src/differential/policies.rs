@@ -277,6 +277,9 @@ impl Writer<'_> {
             if self.rng.random_bool(0.2) {
                 text += "refuse = \"reject\"\n";
             }
+            if self.rng.random_bool(0.15) {
+                text += "audit = true\n";
+            }
             if self.rng.random_bool(0.6) && !self.limits.is_empty() {
                 let limit = self.limits.choose(self.rng).cloned().unwrap_or_default();
                 line(&mut text, format_args!("limit = \"{limit}\""));

@@ -39,7 +39,8 @@ enum Accepts {
 enum ServiceAnswer {
     /// Allowed, within the limit or over it: nothing follows.
     Final(Decision),
-    /// Not allowed: it may still be a reply, but the interface's default is not for it.
+    /// Not allowed: it may still be a reply, but the interface's default is not for it. If the service audits, the
+    /// decision is to pass, and is still for what is no reply alone.
     NotAllowed(Decision),
     /// No service has the port.
     None,
@@ -180,18 +181,24 @@ impl Reference {
             return ServiceAnswer::None;
         };
         let rule = Some(service.name.clone());
+        let audit = service.audit;
         if self.is_in_one_of(&service.deny, packet.source) {
-            return ServiceAnswer::NotAllowed((Reason::ServiceDenied, rule));
+            let reason = if audit { Reason::AuditDenied } else { Reason::ServiceDenied };
+            return ServiceAnswer::NotAllowed((reason, rule));
         }
         if !self.is_in_one_of(&service.allow, packet.source) {
-            return ServiceAnswer::NotAllowed((Reason::ServiceRefused, rule));
+            let reason = if audit { Reason::AuditRefused } else { Reason::ServiceRefused };
+            return ServiceAnswer::NotAllowed((reason, rule));
         }
         let short = service.limit.and_then(|limit| self.charge(limit, Place::Service(index), packet, now_ns));
-        let reason = match short {
-            None => Reason::ServiceAllowed,
-            Some(Unit::Connections) => Reason::OverLimitConnections,
-            Some(Unit::Packets) => Reason::OverLimitPackets,
-            Some(Unit::Bytes) => Reason::OverLimitBytes,
+        let reason = match (short, audit) {
+            (None, _) => Reason::ServiceAllowed,
+            (Some(Unit::Connections), false) => Reason::OverLimitConnections,
+            (Some(Unit::Packets), false) => Reason::OverLimitPackets,
+            (Some(Unit::Bytes), false) => Reason::OverLimitBytes,
+            (Some(Unit::Connections), true) => Reason::AuditOverConnections,
+            (Some(Unit::Packets), true) => Reason::AuditOverPackets,
+            (Some(Unit::Bytes), true) => Reason::AuditOverBytes,
         };
         ServiceAnswer::Final((reason, rule))
     }
@@ -247,9 +254,11 @@ impl Reference {
         }
         match self.service_of(protocol, local) {
             Some((_, service)) => {
-                by.contains(&Accepts::Service)
-                    && self.is_in_one_of(&service.allow, remote)
-                    && !self.is_in_one_of(&service.deny, remote)
+                let allows =
+                    self.is_in_one_of(&service.allow, remote) && !self.is_in_one_of(&service.deny, remote);
+                // What this host sends begins as much as if the service did not audit: an error may quote more.
+                let quoted = by.contains(&Accepts::Default);
+                by.contains(&Accepts::Service) && (allows || (quoted && service.audit))
             }
             None => by.contains(&Accepts::Default) && self.entry.default == DefaultAction::Accept,
         }

@@ -152,6 +152,10 @@ impl App {
     /// A dropped packet, and those that it stands for.
     pub fn note_drop(&mut self, drop: &Dropped) {
         let (false, Some(source)) = (self.paused, drop.source) else { return };
+        // What a service audits is told of, and passes.
+        if drop.reason.is_audit() {
+            return;
+        }
         let sources = if is_limit(drop.reason) { &mut self.limited } else { &mut self.dropped };
         sources.add(accountable(source), drop.weight(), drop.reason);
     }

@@ -9,6 +9,7 @@
 //! Called by `apply` between egress and ingress: what begins meanwhile is noted by egress, and nothing has been dropped yet.
 //! A list that the kernel does not give is a warning: to refuse the policy would leave the host without any.
 
+mod completed;
 mod conntrack;
 mod flow;
 mod found;
@@ -25,6 +26,7 @@ use self::networks::Networks;
 use super::error::DataplaneError;
 use super::shared::{Shared, now_ns};
 
+pub use self::completed::completed;
 pub(super) use self::networks::Role;
 
 /// Adopts the connections that cross an interface whose role is new; gives what the operator should know.

@@ -205,8 +205,8 @@ mod tests {
         let source = bucket(Scope::Source { v6_len: 64 }, 10, SECOND, 20);
         let total = bucket(Scope::Service, 10, SECOND, 20);
         let limits = [
-            Limit { name: "shared".to_owned(), buckets: vec![source] },
-            Limit { name: "both".to_owned(), buckets: vec![source, total] },
+            Limit { name: "shared".to_owned(), buckets: vec![source], ban: None },
+            Limit { name: "both".to_owned(), buckets: vec![source, total], ban: None },
         ];
         let mut buckets = Buckets::new(&limits);
         let mut range = |limit: usize, owner| buckets.range(Some(LimitId(limit)), owner).expect("a range");

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use proxy_common::abi::counter::RULE_DEFAULT;
-use proxy_common::abi::decision::{Decision, FINAL, GUARDED, ISOLATED, REJECT, REPLIES};
+use proxy_common::abi::decision::{AUDIT, Decision, FINAL, GUARDED, ISOLATED, REJECT, REPLIES};
 use proxy_common::abi::reason::Reason;
 
 use super::contexts::Context;
@@ -25,6 +25,8 @@ pub(super) struct ServiceRule {
     pub(super) buckets: u8,
     /// What it does with those it does not allow.
     pub(super) refuse: Refusal,
+    /// What it would drop passes.
+    pub(super) audit: bool,
 }
 
 /// How a context takes a source, before any port is looked at. In the order in which they are asked.
@@ -209,17 +211,20 @@ impl<'a> Classes<'a> {
             DefaultAction::Reject => cell(RULE_DEFAULT, Reason::NoService, REPLIES | REJECT | guarded),
         });
         table.extend(rules.iter().zip(&self.audience_of).map(|(rule, audience)| {
+            let audited = |reason: Reason| if rule.audit { reason.audited() } else { reason };
+            let audit = if rule.audit { AUDIT } else { 0 };
             let flags = match rule.refuse {
-                Refusal::Drop => REPLIES | guarded,
-                Refusal::Reject => REPLIES | REJECT | guarded,
+                // Nobody is told of a packet that passes.
+                Refusal::Reject if !rule.audit => REPLIES | REJECT | guarded,
+                _ => REPLIES | guarded | audit,
             };
             match treatment.answers[*audience] {
-                Answer::Denied => cell(rule.id, Reason::ServiceDenied, flags),
-                Answer::Refused => cell(rule.id, Reason::ServiceRefused, flags),
+                Answer::Denied => cell(rule.id, audited(Reason::ServiceDenied), flags),
+                Answer::Refused => cell(rule.id, audited(Reason::ServiceRefused), flags),
                 Answer::Allowed => Decision {
                     first_bucket: rule.first_bucket,
                     buckets: rule.buckets,
-                    ..cell(rule.id, Reason::ServiceAllowed, guarded)
+                    ..cell(rule.id, Reason::ServiceAllowed, guarded | audit)
                 },
             }
         }));

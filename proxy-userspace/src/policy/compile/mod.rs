@@ -203,7 +203,13 @@ pub fn compile_for_host(
         let range = buckets.range(service.limit, Owner::Service(name))?;
         compiled_rules.push(CompiledRule { id, name: name.clone() });
         let (first_bucket, count) = (range.first, range.count);
-        service_rules.push(ServiceRule { id, first_bucket, buckets: count, refuse: service.refuse });
+        service_rules.push(ServiceRule {
+            id,
+            first_bucket,
+            buckets: count,
+            refuse: service.refuse,
+            audit: service.audit,
+        });
     }
     let ping = buckets.range(policy.plumbing.ping_limit, Owner::Ping)?;
     let rejects: Vec<bool> = subjects
@@ -276,7 +282,7 @@ fn constants(policy: &Policy, port_classes: u32, ranges: [Range; 2], buckets: &[
         udp_ns: policy.timeouts.udp_ns,
         icmp_ns: policy.timeouts.icmp_ns,
         on_deadline: DEADLINE_NONE,
-        _pad: 0,
+        escalates: u32::from(policy.services.iter().any(|service| policy.escalation(service).is_some())),
     }
 }
 

@@ -45,6 +45,7 @@ mod tests {
             deny: Vec::new(),
             limit: None,
             refuse: Refusal::Drop,
+            audit: false,
         };
         let services = [
             service(&[(Transport::Tcp, 80, 81), (Transport::Udp, 65535, 65535)]),

@@ -5,16 +5,23 @@ use std::collections::HashMap;
 use toml::Spanned;
 
 use crate::policy::document::Entry;
-use crate::policy::model::{Bucket, Limit, LimitId, Scope, Unit};
+use crate::policy::model::{Bucket, Escalation, Limit, LimitId, Scope, Unit};
 use crate::policy::names::{fault, nearest};
 use crate::policy::report::{Report, Span};
 use crate::policy::schema;
-use crate::policy::units::{Amount, ByteRate, CountRate, quote};
+use crate::policy::units::{Amount, ByteRate, CountRate, TimeSpan, quote};
 
 use super::rate::Rate;
 
 /// Most limits, the built-in one included.
 const MOST: usize = 250;
+/// Packets over the limit within a minute for which a source is banned, if the file does not say.
+const DEFAULT_AFTER: u64 = 100;
+/// Most of them: what the kernel tells of within a minute on one processor.
+const MOST_AFTER: u64 = 30_000;
+/// Bounds of how long it is.
+const SHORTEST_BAN: TimeSpan = TimeSpan::from_secs(1);
+const LONGEST_BAN: TimeSpan = TimeSpan::from_secs(365 * 86_400);
 /// In place of a limit's name: not limited.
 pub(super) const NONE: &str = "none";
 
@@ -38,8 +45,11 @@ impl Limits {
             if let Some((message, help)) = fault(&name, &[NONE]) {
                 report.error(&name_span, message, help);
             }
-            let buckets = value.map(|limit| buckets(report, &name, &name_span, &limit)).unwrap_or_default();
-            limits.add(Limit { name, buckets });
+            let (buckets, ban) = match &value {
+                Some(limit) => (buckets(report, &name, &name_span, limit), ban(report, limit)),
+                None => (Vec::new(), None),
+            };
+            limits.add(Limit { name, buckets, ban });
         }
         limits
     }
@@ -129,6 +139,49 @@ fn buckets(report: &mut Report<'_>, name: &str, name_span: &Span, limit: &schema
         );
     }
     buckets
+}
+
+/// When who exceeds the limit is banned.
+fn ban(report: &mut Report<'_>, limit: &schema::Limit) -> Option<Escalation> {
+    let exceed = limit.exceed.as_ref()?;
+    let schema::Exceed::Ban(table) = exceed.get_ref() else { return None };
+    let Some(ban) = &table.ban else {
+        report.error(
+            &exceed.span(),
+            "this does not say for how long who exceeds the limit is banned",
+            "write `{ ban = \"10m\" }`",
+        );
+        return None;
+    };
+    let for_ns = ban.get_ref().ns;
+    if !(SHORTEST_BAN..=LONGEST_BAN).contains(&TimeSpan { ns: for_ns }) {
+        report.error(
+            &ban.span(),
+            "a ban of who exceeds a limit lasts from 1 second to 365 days",
+            "write a duration such as \"10m\"",
+        );
+    }
+    if limit.per_source.is_none() {
+        report.error(
+            &exceed.span(),
+            "a source can be banned for its own packets alone, and this limit counts none by source",
+            "write `per-source = { … }` too, or leave `exceed` out",
+        );
+    }
+    let after = table.after.as_ref().map_or(Some(DEFAULT_AFTER), |after| {
+        let number = u64::try_from(*after.get_ref()).ok().filter(|number| (1..=MOST_AFTER).contains(number));
+        if number.is_none() {
+            report.error(
+                &after.span(),
+                format!("this number of packets over the limit is not from 1 to {MOST_AFTER}"),
+                format!(
+                    "write a number from 1 to {MOST_AFTER}, or leave `after` out: it is {DEFAULT_AFTER} then"
+                ),
+            );
+        }
+        number
+    })?;
+    Some(Escalation { for_ns, after })
 }
 
 /// The length of a prefix that shares a bucket.

@@ -71,7 +71,7 @@ fn default_limit() -> Limit {
         per_ns: 1_000_000_000,
         burst: 20,
     };
-    Limit { name: PING.to_owned(), buckets: vec![bucket] }
+    Limit { name: PING.to_owned(), buckets: vec![bucket], ban: None }
 }
 
 pub(super) fn timeouts(report: &mut Report<'_>, value: &schema::Timeouts) -> Timeouts {

@@ -50,11 +50,23 @@ pub(super) fn check(
             deny: Vec::new(),
             limit: None,
             refuse: Refusal::Drop,
+            audit: false,
         };
         if let Some(value) = value {
             ports(report, &mut service, &name_span, value.ports, index, &mut given);
             sources(report, &mut service, &name_span, value.allow, value.deny, zones);
             service.refuse = value.refuse.map_or(Refusal::Drop, toml::Spanned::into_inner);
+            if let Some(audit) = value.audit.filter(|audit| *audit.get_ref()) {
+                service.audit = true;
+                report.warning(
+                    &audit.span(),
+                    format!(
+                        "{} audits: nothing is dropped by it, whatever it allows and limits",
+                        quote(&service.name)
+                    ),
+                    "leave it out once `tollgate stats` shows nothing under audit-… that should pass",
+                );
+            }
             if let Some(name) = value.limit {
                 service.limit = limits.find(report, &name);
                 limit_counts(report, &service, &name.span(), limits);
@@ -172,6 +184,16 @@ fn never_a_source(prefixes: &[IpNet]) -> bool {
 fn limit_counts(report: &mut Report<'_>, service: &Service, span: &Span, limits: &Limits) {
     let Some(id) = service.limit else { return };
     let tcp = service.ports.iter().any(|ports| ports.transport == Transport::Tcp);
+    if !tcp && !service.ports.is_empty() && bans(limits, id) {
+        report.warning(
+            span,
+            format!(
+                "nobody is banned for exceeding this limit at {}: it has none but UDP ports",
+                quote(&service.name)
+            ),
+            "name a limit without `exceed`: only sources that have completed a TCP handshake are banned",
+        );
+    }
     if !tcp && !service.ports.is_empty() && counts_only_connections(limits, id) {
         report.error(
             span,
@@ -179,6 +201,11 @@ fn limit_counts(report: &mut Report<'_>, service: &Service, span: &Span, limits:
             "name a limit with a rate of packets or bytes",
         );
     }
+}
+
+/// True if a limit bans who exceeds it.
+fn bans(limits: &Limits, id: LimitId) -> bool {
+    limits.limit(id).ban.is_some()
 }
 
 /// True if all of a limit's buckets are for connections.

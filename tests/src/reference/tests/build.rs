@@ -45,6 +45,7 @@ pub fn service(name: &str, ports: &[(Transport, u16, u16)], allow: &[usize], den
         deny: deny.iter().copied().map(ZoneId).collect(),
         limit: None,
         refuse: Refusal::Drop,
+        audit: false,
     }
 }
 
@@ -65,7 +66,11 @@ pub fn policy() -> Policy {
             zone("office", &["198.51.100.0/24", "2001:db8:1::/48"], &[]),
             zone("bad", &["203.0.113.128/25"], &[]),
         ],
-        limits: vec![Limit { name: "ping".into(), buckets: vec![bucket(source, Unit::Packets, 10, 20)] }],
+        limits: vec![Limit {
+            name: "ping".into(),
+            buckets: vec![bucket(source, Unit::Packets, 10, 20)],
+            ban: None,
+        }],
         services: vec![
             service("web", &[(Tcp, 80, 80), (Udp, 8010, 8019)], &[0], &[2]),
             service("database", &[(Tcp, 5432, 5432), (Udp, 53, 53)], &[1], &[]),

@@ -11,7 +11,7 @@ const SOURCE: Scope = Scope::Source { v6_len: 64 };
 /// The policy with a limit of these buckets on `web`.
 fn limited(buckets: Vec<Bucket>) -> Policy {
     let mut policy = policy();
-    policy.limits.push(Limit { name: "web".into(), buckets });
+    policy.limits.push(Limit { name: "web".into(), buckets, ban: None });
     policy.services[0].limit = Some(LimitId(1));
     policy
 }

@@ -1,5 +1,6 @@
 //! What the page and the RFCs say, asked of the reference itself.
 
+mod audit;
 mod build;
 mod flows;
 mod fragments;
