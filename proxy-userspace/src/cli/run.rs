@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use anyhow::Context;
 
 use super::{Failure, Global, Outcome, require_root};
-use crate::control::daemon::{self, DaemonError, Places, Start};
+use crate::control::daemon::{self, DaemonError, OnFailure, Places, Start};
 use crate::control::protocol::Report;
+use crate::dataplane::enforced;
 
 /// Enforce a policy and stay, to take new ones from `tollgate apply`
 ///
@@ -16,7 +17,8 @@ use crate::control::protocol::Report;
 /// detach`. A daemon that is started again adopts what it finds, counters and limits included.
 ///
 /// If the policy can't be applied, nothing changes, whatever was enforced before is still enforced, and the exit code
-/// is not 0. What it says later goes to standard error; RUST_LOG=debug makes it say more.
+/// is not 0. If nothing was, as after a reboot, the host is open then; --on-failure closed enforces the last good policy
+/// instead, or lets nothing new pass if there is none. What it says later goes to standard error; RUST_LOG=debug makes it say more.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  tollgate run --policy /etc/tollgate/policy.toml")]
 pub struct Args {
@@ -32,6 +34,12 @@ pub struct Args {
     /// Start also if an interface that the policy names is not there yet: it is enforced the moment it appears
     #[arg(long)]
     late_interfaces: bool,
+    /// What becomes of packets if the policy can't be enforced and none is in force, as after a reboot
+    ///
+    /// With `closed`, the daemon goes on, and takes a better policy from `tollgate apply`. What is in force is never taken
+    /// away, whichever is chosen.
+    #[arg(long, value_name = "HOW", value_enum, default_value_t)]
+    on_failure: OnFailure,
 }
 
 pub fn run(global: &Global, args: &Args) -> Outcome {
@@ -44,12 +52,22 @@ pub fn run(global: &Global, args: &Args) -> Outcome {
         .build()
         .context("starting the daemon")?;
     let (run_dir, state_dir) = (global.run_dir.clone(), global.state_dir.clone());
-    let start =
-        Start { policy, confirm_s: args.confirm, late_interfaces: args.late_interfaces, watch: args.watch };
+    let start = Start {
+        policy,
+        confirm_s: args.confirm,
+        late_interfaces: args.late_interfaces,
+        watch: args.watch,
+        on_failure: args.on_failure,
+    };
     let daemon = daemon::run(Places { pins: global.pins(), run_dir, state_dir }, start, announce);
-    runtime.block_on(daemon).map_err(|error| match error {
-        DaemonError::BadInput(why) => Failure::Input(why),
-        other => Failure::Refused(other.to_string()),
+    runtime.block_on(daemon).map_err(|error| {
+        if enforced(&global.pins()).is_ok_and(|enforced| enforced.is_empty()) {
+            log::error!("no policy is enforced: everything passes");
+        }
+        match error {
+            DaemonError::BadInput(why) => Failure::Input(why),
+            other => Failure::Refused(other.to_string()),
+        }
     })
 }
 

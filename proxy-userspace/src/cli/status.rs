@@ -41,6 +41,12 @@ fn for_people(status: &Status, bpffs: &Path) -> String {
         return format!("nothing is enforced (looked in {})\ndaemon     {daemon}\n", bpffs.display());
     };
     let mut text = String::new();
+    if status.locked_down {
+        text.push_str(
+            "LOCKED DOWN: the policy could not be enforced when the daemon started, and nothing new passes.\n\
+             `tollgate apply FILE` ends that.\n\n",
+        );
+    }
     let rows = [
         ("policy", policy.file.display().to_string()),
         ("hash", policy.hash.clone()),

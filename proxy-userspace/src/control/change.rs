@@ -3,18 +3,19 @@
 //!
 //! Each change runs on a thread of its own: verification takes its time and must not stop the loop.
 
+use std::io;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use sd_notify::NotifyState;
-
-use super::daemon::{Daemon, Start, notify, restore};
+use super::daemon::{Daemon, restore};
 use super::history::Fate;
 use super::lock;
+use super::lockdown;
 use super::lockout::shut_out;
 use super::protocol::{Caution, Command, Enforcing, Report, Response};
+use super::supervisor;
 use crate::dataplane::{self, DataplaneError, How, Shared, Unconfirmed};
 use crate::policy::{self, Lists, Policy};
 
@@ -29,23 +30,14 @@ impl Daemon {
         .await
     }
 
-    /// The first policy of this daemon.
-    pub(super) async fn begin(self: &Arc<Self>, start: &Start, policy: Policy, text: String) -> Response {
-        let confirm_s = start.confirm_s;
-        self.on_a_thread(move |daemon| match daemon.adopt() {
-            Ok(Some(report)) => Response::Applied(report),
-            Ok(None) => daemon.apply_first(policy, &text, confirm_s),
-            Err(error) => response(&error),
-        })
-        .await
-    }
-
     /// Applies the policy file that was last applied, as it is now.
     pub(super) async fn reload(self: &Arc<Self>) {
         let file = self.file.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        supervisor::reloading();
         match self.handle(Command::Apply { file, how: Caution::default() }).await {
-            Response::Applied(report) => notify(&[NotifyState::Status(&report.sentence())]),
+            Response::Applied(report) => supervisor::ready(Some(&report.sentence())),
             Response::BadInput(why) | Response::Refused(why) => {
+                supervisor::ready(None);
                 log::error!("the policy in force stays, the new one was not applied: {why}");
             }
         }
@@ -81,7 +73,7 @@ impl Daemon {
         }
     }
 
-    async fn on_a_thread<T: Send + 'static + FromPanic>(
+    pub(super) async fn on_a_thread<T: Send + 'static + FromPanic>(
         self: &Arc<Self>,
         work: impl FnOnce(&Self) -> T + Send + 'static,
     ) -> T {
@@ -92,68 +84,22 @@ impl Daemon {
         }
     }
 
-    /// A policy that waits for its confirmation since before this daemon is left alone.
-    fn adopt(&self) -> Result<Option<Report>, DataplaneError> {
-        let pins = &self.places.pins;
-        self.settle_now()?;
-        let Some(Unconfirmed { left: Some(left) }) = dataplane::unconfirmed(pins)? else { return Ok(None) };
-        let enforced = dataplane::enforced(pins)?;
-        let Some(first) = enforced.first() else { return Ok(None) };
-        self.remember_in_force();
-        let interfaces = enforced.iter().map(|one| Enforcing::new(&one.interface.name, one.attachment));
-        Ok(Some(Report {
-            file: first.policy(),
-            hash: first.hash(),
-            interfaces: interfaces.collect(),
-            tests: 0,
-            changes: Vec::new(),
-            notes: vec!["found in force, waiting to be confirmed; the file was not applied".to_owned()],
-            warnings: Vec::new(),
-            confirm_s: Some(left.as_secs()),
-            revision: None,
-        }))
-    }
-
-    fn apply_first(&self, policy: Policy, text: &str, confirm_s: Option<u64>) -> Response {
-        let how = Caution { confirm_s, peers: Vec::new() };
-        let bad = self.history.with_hash(&policy.hash).filter(|one| !one.fate.is_good());
-        let good = bad.as_ref().and_then(|bad| self.history.before(&bad.hash));
-        let (Some(bad), Some(good)) = (bad, good) else {
-            return self.put_to_work(policy, text, &Lists::new(), &how, false);
-        };
-        // Whoever was shut out by it once would be again.
-        let why = format!(
-            "{} is as it was when it was {}: revision {} is enforced in its place; `tollgate apply` takes the file all the same",
-            policy.path.display(),
-            bad.fate.sentence(),
-            good.revision
-        );
-        log::error!("{why}");
-        match self.apply_revision(good.revision, &how) {
-            Response::Applied(mut report) => {
-                report.notes.push(why);
-                Response::Applied(report)
-            }
-            other => other,
-        }
-    }
-
     fn apply_file(&self, file: &Path, how: &Caution) -> Response {
         let read = policy::read(file).and_then(|text| Ok((policy::parse(&text, file)?, text)));
         let (policy, text) = match read {
             Ok(read) => read,
             Err(error) => return Response::BadInput(error.to_string()),
         };
-        let response = self.put_to_work(policy, &text, &Lists::new(), how, false);
+        let response = self.put_to_work(policy, Some((&text, &Lists::new())), how, false);
         if matches!(response, Response::Applied(_)) {
             file.clone_into(&mut self.file.lock().unwrap_or_else(PoisonError::into_inner));
         }
         response
     }
 
-    fn apply_revision(&self, revision: u64, how: &Caution) -> Response {
+    pub(super) fn apply_revision(&self, revision: u64, how: &Caution) -> Response {
         match self.history.load(revision) {
-            Ok((policy, text, lists)) => self.put_to_work(policy, &text, &lists, how, true),
+            Ok((policy, text, lists)) => self.put_to_work(policy, Some((&text, &lists)), how, true),
             Err(why) => Response::BadInput(why),
         }
     }
@@ -176,11 +122,11 @@ impl Daemon {
         response
     }
 
-    fn put_to_work(
+    /// The whole of an apply. `kept`: its text and lists, for the history; the lock-down is not kept.
+    pub(super) fn put_to_work(
         &self,
         policy: Policy,
-        text: &str,
-        lists: &Lists,
+        kept: Option<(&str, &Lists)>,
         how: &Caution,
         missing_ok: bool,
     ) -> Response {
@@ -222,21 +168,14 @@ impl Daemon {
         };
         let fate = if confirm.is_some() { Fate::Waiting } else { Fate::Applied };
         let mut notes = applied.notes;
-        // Going back from a policy to the same one changes nothing, so it is no policy that waits.
-        let again = before.as_ref().filter(|before| before.hash == policy.hash);
-        let again = again.and_then(|before| self.history.with_hash(&before.hash));
-        let revision = match again
-            .map_or_else(|| self.history.record(&policy, text, lists, fate), |known| Ok(known.revision))
-        {
-            Ok(revision) => Some(revision),
-            Err(error) => {
-                notes.push(format!(
-                    "the history in {} can't be written: {error}",
-                    self.places.state_dir.display()
-                ));
-                None
-            }
-        };
+        let revision = kept.and_then(|(text, lists)| {
+            self.remember(before.as_deref(), &policy, (text, lists), fate)
+                .map_err(|error| {
+                    let folder = self.places.state_dir.display();
+                    notes.push(format!("the history in {folder} can't be written: {error}"));
+                })
+                .ok()
+        });
         let interfaces = applied.interfaces.iter().map(|one| Enforcing::new(&one.name, one.attachment));
         let report = Report {
             file: policy.path.clone(),
@@ -248,6 +187,7 @@ impl Daemon {
             warnings: policy.warnings.iter().map(ToString::to_string).collect(),
             confirm_s: how.confirm_s,
             revision,
+            fallback: None,
         };
         log::info!("{}", report.sentence());
         policy.warnings.iter().for_each(|warning| log::warn!("{}", warning.in_one_line()));
@@ -257,7 +197,30 @@ impl Daemon {
         Response::Applied(report)
     }
 
-    fn settle_now(&self) -> Result<(), DataplaneError> {
+    /// Writes down what is in force now: for `rollback`, and for a start that has nothing better.
+    fn remember(
+        &self,
+        before: Option<&Policy>,
+        policy: &Policy,
+        (text, lists): (&str, &Lists),
+        fate: Fate,
+    ) -> io::Result<u64> {
+        self.remember_interfaces(policy);
+        // Going back from a policy to the same one changes nothing, so it is no policy that waits.
+        let again = before.filter(|before| before.hash == policy.hash);
+        match again.and_then(|before| self.history.with_hash(&before.hash)) {
+            Some(known) => Ok(known.revision),
+            None => self.history.record(policy, text, lists, fate),
+        }
+    }
+
+    fn remember_interfaces(&self, policy: &Policy) {
+        if let Err(error) = lockdown::remember(&self.places.state_dir, policy) {
+            log::warn!("the interfaces can't be written down for a lock-down: {error}");
+        }
+    }
+
+    pub(super) fn settle_now(&self) -> Result<(), DataplaneError> {
         let pins = &self.places.pins;
         dataplane::tidy(pins)?;
         if dataplane::unconfirmed(pins)? != Some(Unconfirmed { left: None }) {
@@ -265,11 +228,16 @@ impl Daemon {
         }
         dataplane::revert(pins)?;
         log::error!("the policy was not confirmed in time; what was in force before is in force again");
-        notify(&[NotifyState::Status("the policy was not confirmed in time; back to the one before")]);
+        supervisor::status("the policy was not confirmed in time; back to the one before");
         if let Err(error) = self.history.settle(Fate::NotConfirmed) {
             log::warn!("the history can't be written: {error}");
         }
         self.remember_in_force();
+        if let Some(policy) = self.in_force()
+            && policy.path.as_os_str() != lockdown::NAME
+        {
+            self.remember_interfaces(&policy);
+        }
         Ok(())
     }
 
@@ -313,6 +281,9 @@ impl Daemon {
         if known.as_ref().is_some_and(|known| known.hash == hash) {
             return known;
         }
+        if let Some(lockdown) = lockdown::policy(&self.places.state_dir).filter(|one| one.hash == hash) {
+            return Some(Arc::new(lockdown));
+        }
         let revision = self.history.with_hash(&hash)?.revision;
         match self.history.load(revision) {
             Ok((policy, ..)) => Some(Arc::new(policy)),
@@ -323,7 +294,7 @@ impl Daemon {
         }
     }
 
-    fn remember_in_force(&self) {
+    pub(super) fn remember_in_force(&self) {
         let now = self.in_force();
         *self.in_force.lock().unwrap_or_else(PoisonError::into_inner) = now;
     }
@@ -339,7 +310,7 @@ impl Daemon {
 }
 
 /// What a change gives that ended in the middle.
-trait FromPanic {
+pub(super) trait FromPanic {
     fn from_panic(why: String) -> Self;
 }
 
@@ -355,7 +326,7 @@ impl FromPanic for Result<(), String> {
     }
 }
 
-fn response(error: &DataplaneError) -> Response {
+pub(super) fn response(error: &DataplaneError) -> Response {
     if error.is_input() {
         Response::BadInput(error.to_string())
     } else {

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use aya_log::EbpfLogger;
 use log::Log;
-use sd_notify::NotifyState;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
@@ -21,6 +20,8 @@ use super::links::Links;
 use super::lock;
 use super::protocol::{Report, Response};
 use super::server;
+use super::start::First;
+use super::supervisor;
 use super::watch::Watch;
 use crate::bans::Registry;
 use crate::dataplane::{self, DataplaneError, Pins, Shared};
@@ -56,6 +57,18 @@ pub struct Start {
     pub late_interfaces: bool,
     /// The file is applied again whenever it changes.
     pub watch: bool,
+    /// What becomes of packets if the policy can't be enforced.
+    pub on_failure: OnFailure,
+}
+
+/// What becomes of packets if the policy can't be enforced at the start, and none is in force.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum OnFailure {
+    /// Everything passes, and the daemon ends with an error
+    #[default]
+    Open,
+    /// The last good policy is enforced; if there is none, nothing new passes: the lock-down
+    Closed,
 }
 
 /// A running daemon.
@@ -114,8 +127,17 @@ pub async fn run(places: Places, start: Start, enforcing: impl FnOnce(&Report)) 
     let Places { pins, run_dir, state_dir } = places.clone();
     // Before anything else: a wrong file must not even make a folder.
     let read = policy::read(&start.policy).and_then(|text| Ok((policy::parse(&text, &start.policy)?, text)));
-    let (checked, text) = read.map_err(|error| DaemonError::BadInput(error.to_string()))?;
-    dataplane::fits_host(&checked, start.late_interfaces).map_err(DaemonError::from)?;
+    let first = match read {
+        Ok((policy, text)) => match dataplane::fits_host(&policy, start.late_interfaces) {
+            Ok(()) => First::Policy(Box::new(policy), text),
+            Err(error) => First::Bad(error.into()),
+        },
+        Err(error) => First::Bad(DaemonError::BadInput(error.to_string())),
+    };
+    let first = match (first, start.on_failure) {
+        (First::Bad(error), OnFailure::Open) => return Err(error),
+        (first, _) => first,
+    };
     pins.prepare().map_err(DaemonError::from)?;
     let _daemon = lock::daemon(&run_dir).map_err(|source| match source.kind() {
         io::ErrorKind::WouldBlock => DaemonError::Refused(format!(
@@ -150,12 +172,12 @@ pub async fn run(places: Places, start: Start, enforcing: impl FnOnce(&Report)) 
     let mut reload = signal(SignalKind::hangup()).map_err(failed("SIGHUP"))?;
     let mut links = Links::listen().map_err(failed("listening for changes of interfaces"))?;
     let mut watch = start.watch.then(|| Watch::new(&start.policy));
-    match daemon.begin(&start, checked, text).await {
+    match daemon.begin(&start, first).await {
         Response::Applied(report) => {
             let listener = server::listen(&run_dir).map_err(failed("the control socket"))?;
             tokio::spawn(server::serve(listener, Arc::clone(&daemon)));
             enforcing(&report);
-            notify(&[NotifyState::Ready, NotifyState::Status(&report.sentence())]);
+            supervisor::ready(Some(&report.headline()));
         }
         Response::BadInput(why) => return Err(DaemonError::BadInput(why)),
         Response::Refused(why) => return Err(DaemonError::Refused(why)),
@@ -168,6 +190,9 @@ pub async fn run(places: Places, start: Start, enforcing: impl FnOnce(&Report)) 
     let mut housekeeping = tokio::time::interval(SWEEP_PERIOD);
     let mut look = tokio::time::interval(LOOK_PERIOD);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // In this loop, not beside it: what it tells is that the loop goes round.
+    let mut alive = tokio::time::interval(supervisor::watchdog().unwrap_or(SWEEP_PERIOD));
+    alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             changed = links.changed(LINKS_QUIET) => match changed {
@@ -187,13 +212,14 @@ pub async fn run(places: Places, start: Start, enforcing: impl FnOnce(&Report)) 
                     daemon.reload().await;
                 }
             }
+            _ = alive.tick() => supervisor::alive(),
             _ = housekeeping.tick() => daemon.sweep().await,
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = reload.recv() => daemon.reload().await,
         }
     }
-    notify(&[NotifyState::Stopping]);
+    supervisor::stopping();
     match dataplane::enforced(&daemon.places.pins) {
         Ok(enforced) if enforced.is_empty() => log::info!("ending; nothing is enforced"),
         _ => log::info!("ending; the policy stays enforced (`tollgate detach` ends that)"),
@@ -252,12 +278,5 @@ async fn read_log<T: Log + 'static>(logger: EbpfLogger<T>) {
     while let Ok(mut guard) = logger.readable_mut().await {
         guard.get_inner_mut().flush();
         guard.clear_ready();
-    }
-}
-
-/// Tells systemd, if it has started us.
-pub(super) fn notify(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(false, states) {
-        log::warn!("systemd could not be told: {error}");
     }
 }

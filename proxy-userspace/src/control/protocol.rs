@@ -98,6 +98,9 @@ pub struct Report {
     /// What the policy's author should know of it, each with its place in the file. An older daemon says none.
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// Why something else than the file is enforced; only at the start of a daemon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<String>,
 }
 
 /// An interface that is enforced.
@@ -119,6 +122,14 @@ impl Enforcing {
 }
 
 impl Report {
+    /// What the supervisor shows of the start: the sentence, and what was wrong before it.
+    pub fn headline(&self) -> String {
+        match &self.fallback {
+            Some(why) => format!("{}: {why}", self.sentence()),
+            None => self.sentence(),
+        }
+    }
+
     /// The one line that says what is enforced.
     pub fn sentence(&self) -> String {
         let interfaces: Vec<_> =

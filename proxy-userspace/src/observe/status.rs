@@ -8,7 +8,7 @@ use proxy_common::abi::settings::{
 };
 use serde::Serialize;
 
-use crate::control::{lock, server};
+use crate::control::{lock, lockdown, server};
 use crate::dataplane::{DataplaneError, Enforced, Pins, enforced, unconfirmed};
 
 /// What passes without being a service and can't be turned off.
@@ -30,6 +30,8 @@ pub struct Status {
     pub enforcing: bool,
     /// The policy, if one is.
     pub policy: Option<PolicyStatus>,
+    /// It is the lock-down: nothing new passes, because a start had no policy.
+    pub locked_down: bool,
     /// Where.
     pub interfaces: Vec<InterfaceStatus>,
     /// Seconds that a policy has left to be confirmed in, if one waits; then the one before is in force again.
@@ -86,6 +88,7 @@ pub fn read(pins: &Pins, run_dir: &Path) -> Result<Status, DataplaneError> {
     Ok(Status {
         enforcing: !enforced.is_empty(),
         policy: enforced.first().map(policy),
+        locked_down: enforced.first().is_some_and(|one| one.policy().as_os_str() == lockdown::NAME),
         confirm_within_s: unconfirmed(pins)?.and_then(|waits| waits.left).map(|left| left.as_secs()),
         plumbing: enforced.first().map(plumbing).unwrap_or_default(),
         interfaces: enforced.iter().map(interface).collect(),
