@@ -22,6 +22,7 @@ pub mod evasion;
 pub mod expect;
 pub mod frames;
 pub mod lab;
+pub mod machine;
 pub mod monitor;
 pub mod reference;
 pub mod sender;

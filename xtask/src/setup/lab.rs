@@ -20,7 +20,7 @@ struct Tool {
     why: &'static str,
 }
 
-const TOOLS: [Tool; 18] = [
+const TOOLS: [Tool; 20] = [
     Tool { program: "ip", package: "iproute2", why: "makes namespaces, links and addresses" },
     Tool { program: "tc", package: "iproute2", why: "shows and removes hooks" },
     Tool { program: "ethtool", package: "ethtool", why: "turns offloads of the lab's links off" },
@@ -34,6 +34,8 @@ const TOOLS: [Tool; 18] = [
     Tool { program: "ping", package: "iputils-ping", why: "echo requests from real clients" },
     Tool { program: "curl", package: "curl", why: "web requests from real clients" },
     Tool { program: "nsenter", package: "util-linux", why: "runs a program in a namespace" },
+    Tool { program: "unshare", package: "util-linux", why: "gives a machine namespaces of its own" },
+    Tool { program: "systemd-analyze", package: "systemd", why: "boots a machine with the unit that ships" },
     Tool { program: "setpriv", package: "util-linux", why: "runs the database without root" },
     Tool { program: "nmap", package: "nmap", why: "scans by somebody else's hand" },
     Tool {
