@@ -21,8 +21,8 @@ use serde::{Deserialize, Serialize};
 use crate::policy::model::HookChoice;
 use crate::policy::{self, Policy};
 
-/// What stands in the place of a policy's file.
-pub const NAME: &str = "the built-in lock-down";
+/// What stands in the place of a policy's file; absolute, since the kernel is told absolute paths.
+pub const NAME: &str = "/built-in lock-down";
 const FILE: &str = "interfaces.json";
 const VERSION: u32 = 1;
 /// A policy has no more.
