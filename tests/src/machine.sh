@@ -36,7 +36,10 @@ mount --bind "$root/usr-local" usr/local
 mount --bind "$root/etc" etc
 mount --bind "$root/var" var
 mount -t proc proc proc
+# What the kernel has once, for everybody: systemd would set some of it.
+mount --bind proc/sys proc/sys && mount -o remount,bind,ro proc/sys
 mount -t sysfs sysfs sys
+mount -o remount,bind,ro sys
 mount -t cgroup2 cgroup2 sys/fs/cgroup
 mount -t tmpfs -o mode=755 run run
 mount -t tmpfs -o mode=755 dev dev
