@@ -1,17 +1,20 @@
-//! At boot: the shipped unit under a real systemd, in a machine of its own.
+//! At boot: the shipped unit under a real systemd, in a machine of its own; and what the daemon tells systemd.
 
 use std::fs;
 use std::net::SocketAddr;
-use std::process::{Command, Output};
+use std::os::unix::net::UnixDatagram;
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use tollgate_tests::lab::SERVER_V4;
 use tollgate_tests::machine::{Machine, unit, until};
 use tollgate_tests::tollgate::binary;
 use tollgate_tests::traffic::tcp_connect;
-use tollgate_tests::{Host, Lab, Outcome};
+use tollgate_tests::{Host, Lab, Outcome, Tollgate};
 
 const SILENCE: Duration = Duration::from_millis(600);
 /// Exposure by systemd's own count, in tenths: 24 now, 96 without any sandbox.
@@ -69,6 +72,57 @@ fn the_unit_is_well_formed_and_in_a_tight_sandbox() -> Result<()> {
     ensure!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
     let security = ["security", "--no-pager", "--offline=true", "--threshold", MOST_EXPOSED];
     good(&Command::new("systemd-analyze").args(security).arg(&copy).output()?)
+}
+
+/// The next message of this kind; others are passed over.
+fn heard(socket: &UnixDatagram, wanted: &str) -> Result<String> {
+    let mut buffer = [0; 4096];
+    loop {
+        let length = socket.recv(&mut buffer).with_context(|| format!("waiting for {wanted}"))?;
+        let message = String::from_utf8_lossy(&buffer[..length]).into_owned();
+        if message.lines().any(|line| line == wanted) {
+            return Ok(message);
+        }
+    }
+}
+
+#[test]
+fn systemd_is_told_of_each_step() -> Result<()> {
+    let lab = Lab::new()?;
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("policy.toml");
+    fs::write(&file, policy("\"tcp/1000\""))?;
+    let socket = UnixDatagram::bind(folder.path().join("notify"))?;
+    socket.set_read_timeout(Some(Duration::from_secs(60)))?;
+    // Dropping it takes enforcement away.
+    let tollgate = Tollgate::prepare(&lab, &file, &[])?;
+    let mut daemon = lab.ns(Host::Server).command("sh");
+    daemon.args(["-c", "WATCHDOG_PID=$$ exec \"$@\"", "sh"]).arg(binary()?).args(tollgate.directories());
+    daemon.args(["run", "--policy"]).arg(&file).stdout(Stdio::null()).stderr(Stdio::null());
+    daemon.env("NOTIFY_SOCKET", folder.path().join("notify")).env("WATCHDOG_USEC", "400000");
+    let mut daemon = daemon.spawn()?;
+    let pid = Pid::from_raw(i32::try_from(daemon.id())?);
+    let told = || -> Result<()> {
+        let ready = heard(&socket, "READY=1")?;
+        ensure!(ready.contains("STATUS=enforcing "), "{ready}");
+        heard(&socket, "WATCHDOG=1")?;
+        heard(&socket, "WATCHDOG=1")?;
+        kill(pid, Signal::SIGHUP)?;
+        let reloading = heard(&socket, "RELOADING=1")?;
+        ensure!(reloading.contains("MONOTONIC_USEC="), "{reloading}");
+        heard(&socket, "READY=1")?;
+        fs::write(&file, "nonsense")?;
+        kill(pid, Signal::SIGHUP)?;
+        heard(&socket, "RELOADING=1")?;
+        // Or systemd would wait for it.
+        heard(&socket, "READY=1")?;
+        kill(pid, Signal::SIGTERM)?;
+        heard(&socket, "STOPPING=1").map(drop)
+    };
+    let told = told();
+    let _ = kill(pid, Signal::SIGKILL);
+    daemon.wait()?;
+    told
 }
 
 #[test]
