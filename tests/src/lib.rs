@@ -24,6 +24,7 @@ pub mod frames;
 pub mod lab;
 pub mod monitor;
 pub mod reference;
+pub mod scrape;
 pub mod sender;
 pub mod services;
 pub mod shared;

@@ -8,6 +8,7 @@ use anyhow::Context;
 use super::{Failure, Global, Outcome, require_root};
 use crate::control::daemon::{self, DaemonError, Places, Start};
 use crate::control::protocol::Report;
+use crate::control::scrape;
 
 /// Enforce a policy and stay, to take new ones from `tollgate apply`
 ///
@@ -32,6 +33,9 @@ pub struct Args {
     /// Start also if an interface that the policy names is not there yet: it is enforced the moment it appears
     #[arg(long)]
     late_interfaces: bool,
+    /// Serve Prometheus metrics at http://ADDRESS/metrics, for this host alone: 127.0.0.1:PORT, [::1]:PORT or unix:PATH
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<scrape::Address>,
 }
 
 pub fn run(global: &Global, args: &Args) -> Outcome {
@@ -44,8 +48,13 @@ pub fn run(global: &Global, args: &Args) -> Outcome {
         .build()
         .context("starting the daemon")?;
     let (run_dir, state_dir) = (global.run_dir.clone(), global.state_dir.clone());
-    let start =
-        Start { policy, confirm_s: args.confirm, late_interfaces: args.late_interfaces, watch: args.watch };
+    let start = Start {
+        policy,
+        confirm_s: args.confirm,
+        late_interfaces: args.late_interfaces,
+        watch: args.watch,
+        metrics: args.metrics.clone(),
+    };
     let daemon = daemon::run(Places { pins: global.pins(), run_dir, state_dir }, start, announce);
     runtime.block_on(daemon).map_err(|error| match error {
         DaemonError::BadInput(why) => Failure::Input(why),

@@ -21,12 +21,14 @@ use crate::policy::{self, Lists, Policy};
 impl Daemon {
     /// Does what a command asks.
     pub async fn handle(self: &Arc<Self>, command: Command) -> Response {
-        self.on_a_thread(move |daemon| match command {
+        let work = move |daemon: &Self| match command {
             Command::Apply { file, how } => daemon.apply_file(&file, &how),
             Command::ApplyRevision { revision, how } => daemon.apply_revision(revision, &how),
             Command::Rollback { how } => daemon.rollback(&how),
-        })
-        .await
+        };
+        let response = self.on_a_thread(work).await;
+        self.applies.note(&response);
+        response
     }
 
     /// The first policy of this daemon.
@@ -34,7 +36,11 @@ impl Daemon {
         let confirm_s = start.confirm_s;
         self.on_a_thread(move |daemon| match daemon.adopt() {
             Ok(Some(report)) => Response::Applied(report),
-            Ok(None) => daemon.apply_first(policy, &text, confirm_s),
+            Ok(None) => {
+                let response = daemon.apply_first(policy, &text, confirm_s);
+                daemon.applies.note(&response);
+                response
+            }
             Err(error) => response(&error),
         })
         .await

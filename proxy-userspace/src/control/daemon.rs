@@ -3,7 +3,7 @@
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use super::history::History;
 use super::links::Links;
 use super::lock;
 use super::protocol::{Report, Response};
+use super::scrape;
 use super::server;
 use super::watch::Watch;
 use crate::bans::Registry;
@@ -55,6 +56,34 @@ pub struct Start {
     pub late_interfaces: bool,
     /// The file is applied again whenever it changes.
     pub watch: bool,
+    /// Where metrics can be asked for.
+    pub metrics: Option<scrape::Address>,
+}
+
+/// How often the daemon was to apply a policy, by what became of it.
+#[derive(Debug, Default)]
+pub(super) struct Applies {
+    applied: AtomicU64,
+    refused: AtomicU64,
+    bad_input: AtomicU64,
+}
+
+impl Applies {
+    /// Notes one.
+    pub(super) fn note(&self, response: &Response) {
+        let counter = match response {
+            Response::Applied(_) => &self.applied,
+            Response::Refused(_) => &self.refused,
+            Response::BadInput(_) => &self.bad_input,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The numbers, each with its word.
+    pub(super) fn read(&self) -> [(&'static str, u64); 3] {
+        [("applied", &self.applied), ("refused", &self.refused), ("bad_input", &self.bad_input)]
+            .map(|(word, counter)| (word, counter.load(Ordering::Relaxed)))
+    }
 }
 
 /// A running daemon.
@@ -74,6 +103,7 @@ pub struct Daemon {
     pub(super) late_interfaces: bool,
     /// At the last look a policy waited to be confirmed.
     pub(super) waits: AtomicBool,
+    pub(super) applies: Applies,
 }
 
 /// Why a daemon did not start or had to end.
@@ -123,6 +153,14 @@ pub async fn run(places: Places, start: Start, enforcing: impl FnOnce(&Report)) 
         )),
         _ => DaemonError::Io { what: run_dir.display().to_string(), source },
     })?;
+    // Before a policy is in force: an address that can't be had is an error of the start.
+    let metrics = match &start.metrics {
+        Some(address) => {
+            let listener = scrape::listen(address, None).await;
+            Some(listener.map_err(failed(&format!("metrics at {address}")))?)
+        }
+        None => None,
+    };
     let mut shared = Shared::open(&pins).map_err(DaemonError::from)?;
     let bans = Registry::new(&pins, &state_dir);
     match lock::change(&run_dir) {
@@ -142,6 +180,7 @@ pub async fn run(places: Places, start: Start, enforcing: impl FnOnce(&Report)) 
         own: Mutex::new(Vec::new()),
         late_interfaces: start.late_interfaces,
         waits: AtomicBool::new(false),
+        applies: Applies::default(),
     });
     // Signals are caught from before the policy is in force, and interfaces listened for: what comes meanwhile is not lost.
     let mut terminate = signal(SignalKind::terminate()).map_err(failed("SIGTERM"))?;
@@ -153,6 +192,9 @@ pub async fn run(places: Places, start: Start, enforcing: impl FnOnce(&Report)) 
         Response::Applied(report) => {
             let listener = server::listen(&run_dir).map_err(failed("the control socket"))?;
             tokio::spawn(server::serve(listener, Arc::clone(&daemon)));
+            if let Some(metrics) = metrics {
+                tokio::spawn(scrape::serve(metrics, Arc::clone(&daemon)));
+            }
             enforcing(&report);
             notify(&[NotifyState::Ready, NotifyState::Status(&report.sentence())]);
         }

@@ -8,5 +8,7 @@ mod links;
 pub mod lock;
 pub mod lockout;
 pub mod protocol;
+pub mod scrape;
 pub mod server;
+mod socket;
 mod watch;

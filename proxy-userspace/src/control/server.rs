@@ -28,12 +28,7 @@ pub fn socket(run_dir: &Path) -> PathBuf {
 /// # Errors
 /// If it can't be made.
 pub fn listen(run_dir: &Path) -> io::Result<UnixListener> {
-    let path = socket(run_dir);
-    match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    UnixListener::bind(path)
+    super::socket::listen_at(&socket(run_dir), None)
 }
 
 /// Serves clients until the daemon ends.
