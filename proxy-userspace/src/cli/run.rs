@@ -4,9 +4,11 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::Context;
+use nix::unistd::Gid;
 
 use super::{Failure, Global, Outcome, require_root};
 use crate::control::daemon::{self, DaemonError, Places, Start};
+use crate::control::peer;
 use crate::control::protocol::Report;
 use crate::control::scrape;
 
@@ -36,6 +38,9 @@ pub struct Args {
     /// Serve Prometheus metrics at http://ADDRESS/metrics, for this host alone: 127.0.0.1:PORT, [::1]:PORT or unix:PATH
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<scrape::Address>,
+    /// Let members of this group ask (status, stats, bans, history), and change nothing
+    #[arg(long, value_name = "NAME|GID", value_parser = peer::group)]
+    read_group: Option<Gid>,
 }
 
 pub fn run(global: &Global, args: &Args) -> Outcome {
@@ -54,6 +59,7 @@ pub fn run(global: &Global, args: &Args) -> Outcome {
         late_interfaces: args.late_interfaces,
         watch: args.watch,
         metrics: args.metrics.clone(),
+        readers: args.read_group,
     };
     let daemon = daemon::run(Places { pins: global.pins(), run_dir, state_dir }, start, announce);
     runtime.block_on(daemon).map_err(|error| match error {

@@ -25,6 +25,9 @@ impl Daemon {
             Command::Apply { file, how } => daemon.apply_file(&file, &how),
             Command::ApplyRevision { revision, how } => daemon.apply_revision(revision, &how),
             Command::Rollback { how } => daemon.rollback(&how),
+            Command::Status | Command::Stats | Command::Bans | Command::History => {
+                Response::Refused("a question changes nothing".to_owned())
+            }
         };
         let response = self.on_a_thread(work).await;
         self.applies.note(&response);
@@ -54,6 +57,7 @@ impl Daemon {
             Response::BadInput(why) | Response::Refused(why) => {
                 log::error!("the policy in force stays, the new one was not applied: {why}");
             }
+            Response::Status(_) | Response::Stats(_) | Response::Bans(_) | Response::History(_) => {}
         }
     }
 

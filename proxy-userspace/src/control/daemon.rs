@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use aya_log::EbpfLogger;
 use log::Log;
+use nix::unistd::Gid;
 use sd_notify::NotifyState;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -58,6 +59,8 @@ pub struct Start {
     pub watch: bool,
     /// Where metrics can be asked for.
     pub metrics: Option<scrape::Address>,
+    /// Members of this group may ask.
+    pub readers: Option<Gid>,
 }
 
 /// How often the daemon was to apply a policy, by what became of it.
@@ -75,6 +78,8 @@ impl Applies {
             Response::Applied(_) => &self.applied,
             Response::Refused(_) => &self.refused,
             Response::BadInput(_) => &self.bad_input,
+            // Answers to questions are no applies.
+            Response::Status(_) | Response::Stats(_) | Response::Bans(_) | Response::History(_) => return,
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }
@@ -156,7 +161,7 @@ pub async fn run(places: Places, start: Start, enforcing: impl FnOnce(&Report)) 
     // Before a policy is in force: an address that can't be had is an error of the start.
     let metrics = match &start.metrics {
         Some(address) => {
-            let listener = scrape::listen(address, None).await;
+            let listener = scrape::listen(address, start.readers).await;
             Some(listener.map_err(failed(&format!("metrics at {address}")))?)
         }
         None => None,
@@ -190,8 +195,8 @@ pub async fn run(places: Places, start: Start, enforcing: impl FnOnce(&Report)) 
     let mut watch = start.watch.then(|| Watch::new(&start.policy));
     match daemon.begin(&start, checked, text).await {
         Response::Applied(report) => {
-            let listener = server::listen(&run_dir).map_err(failed("the control socket"))?;
-            tokio::spawn(server::serve(listener, Arc::clone(&daemon)));
+            let listener = server::listen(&run_dir, start.readers).map_err(failed("the control socket"))?;
+            tokio::spawn(server::serve(listener, Arc::clone(&daemon), start.readers));
             if let Some(metrics) = metrics {
                 tokio::spawn(scrape::serve(metrics, Arc::clone(&daemon)));
             }
@@ -200,6 +205,7 @@ pub async fn run(places: Places, start: Start, enforcing: impl FnOnce(&Report)) 
         }
         Response::BadInput(why) => return Err(DaemonError::BadInput(why)),
         Response::Refused(why) => return Err(DaemonError::Refused(why)),
+        other => return Err(DaemonError::Refused(format!("no outcome of an apply: {other:?}"))),
     }
     match logger {
         Ok(logger) => drop(tokio::spawn(read_log(logger))),

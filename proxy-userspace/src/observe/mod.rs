@@ -9,3 +9,4 @@ pub mod metrics;
 pub mod rates;
 pub mod stats;
 pub mod status;
+mod words;
