@@ -259,8 +259,8 @@ fn slow_clients_and_a_thousand_connections_keep_nobody_out() -> Result<()> {
     deployed(|d| {
         // A member of the group: a thousand connections that say nothing, and more that say a byte at a time.
         const PROGRAM: &str = "import socket,sys,time\nheld=[]\n\
-            for n in range(1000):\n s=socket.socket(socket.AF_UNIX)\n s.settimeout(5)\n \
-            try:\n  s.connect(sys.argv[1]); held.append(s)\n except OSError: pass\n\
+            while len(held)<1000:\n s=socket.socket(socket.AF_UNIX)\n s.settimeout(5)\n \
+            try:\n  s.connect(sys.argv[1]); held.append(s)\n except BlockingIOError: time.sleep(0.01)\n\
             print(len(held),flush=True)\n\
             while True:\n for s in held:\n  \
             try: s.send(b'{')\n  except OSError: pass\n time.sleep(0.2)\n";

@@ -4,7 +4,6 @@
 //! Root never asks the daemon: what it reads is true whatever has become of it. Both ways give the same values, so tables and
 //! JSON are the same.
 
-use std::fs;
 use std::io::ErrorKind;
 
 use super::{Failure, Global};
@@ -51,9 +50,9 @@ pub(super) fn bans(global: &Global) -> Result<BansStatus, Failure> {
 
 /// The policies that were in force.
 pub(super) fn history(global: &Global) -> Result<Vec<Revision>, Failure> {
-    let closed = |error: std::io::Error| error.kind() == ErrorKind::PermissionDenied;
-    if is_root() || !fs::read_dir(&global.state_dir).is_err_and(closed) {
-        return Ok(History::new(&global.state_dir).revisions());
+    let history = History::new(&global.state_dir);
+    if is_root() || !history.is_closed() {
+        return Ok(history.revisions());
     }
     match ask(global, Command::History, "history")? {
         Response::History(revisions) => Ok(revisions),

@@ -92,6 +92,11 @@ impl History {
         Self { folder: state_dir.join(FOLDER) }
     }
 
+    /// True if this user may not look.
+    pub fn is_closed(&self) -> bool {
+        fs::read_dir(&self.folder).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+    }
+
     /// All revisions that can be read, oldest first.
     pub fn revisions(&self) -> Vec<Revision> {
         let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
