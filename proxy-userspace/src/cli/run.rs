@@ -35,8 +35,12 @@ pub struct Args {
     /// Start also if an interface that the policy names is not there yet: it is enforced the moment it appears
     #[arg(long)]
     late_interfaces: bool,
-    /// Serve Prometheus metrics at http://ADDRESS/metrics, for this host alone: 127.0.0.1:PORT, [::1]:PORT or unix:PATH
-    #[arg(long, value_name = "ADDRESS")]
+    // Not a doc comment: rustdoc takes an address in brackets for a link.
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        help = "Serve Prometheus metrics at http://ADDRESS/metrics, for this host alone: 127.0.0.1:PORT, [::1]:PORT or unix:PATH"
+    )]
     metrics: Option<scrape::Address>,
     /// Let members of this group ask (status, stats, bans, history), and change nothing
     #[arg(long, value_name = "NAME|GID", value_parser = peer::group)]
