@@ -378,20 +378,20 @@ const LISTS: [(&str, &[u8]); 12] = [
     ("zeros", b"\0\0\0\0\n0/0\n00.0.0.0\n"),
 ];
 
-const REQUESTS: [(&str, &str); 14] = [
-    ("apply", "{\"version\":1,\"command\":{\"apply\":{\"file\":\"/etc/tollgate/policy.toml\"}}}\n"),
+const REQUESTS: [(&str, &str); 18] = [
+    ("apply", "{\"version\":2,\"command\":{\"apply\":{\"file\":\"/etc/tollgate/policy.toml\"}}}\n"),
     (
         "apply-escaped",
-        "{\"version\":1,\"command\":{\"apply\":{\"file\":\"/\\u00e9\\ud83d\\ude00 \\\"\\n\"}}}",
+        "{\"version\":2,\"command\":{\"apply\":{\"file\":\"/\\u00e9\\ud83d\\ude00 \\\"\\n\"}}}",
     ),
-    ("spaces", " { \"command\" : { \"apply\" : { \"file\" : \"\" } } ,\t\"version\" : 1 } "),
-    ("version", "{\"version\":2,\"command\":{\"dance\":1}}"),
-    ("version-only", "{\"version\":1}"),
+    ("spaces", " { \"command\" : { \"apply\" : { \"file\" : \"\" } } ,\t\"version\" : 2 } "),
+    ("version", "{\"version\":3,\"command\":{\"dance\":1}}"),
+    ("version-only", "{\"version\":2}"),
     ("version-huge", "{\"version\":4294967296}"),
-    ("version-float", "{\"version\":1.0,\"command\":{}}"),
-    ("unknown-key", "{\"version\":1,\"command\":{\"apply\":{\"file\":\"/a\"}},\"x\":1}"),
-    ("unknown-command", "{\"version\":1,\"command\":{\"fly\":{}}}"),
-    ("twice", "{\"version\":1,\"version\":1,\"command\":{\"apply\":{\"file\":\"/a\"}}}"),
+    ("version-float", "{\"version\":2.0,\"command\":{}}"),
+    ("unknown-key", "{\"version\":2,\"command\":{\"apply\":{\"file\":\"/a\"}},\"x\":1}"),
+    ("unknown-command", "{\"version\":2,\"command\":{\"fly\":{}}}"),
+    ("twice", "{\"version\":2,\"version\":2,\"command\":{\"apply\":{\"file\":\"/a\"}}}"),
     ("nested", "[[[[[[[[[[{\"version\":[[[[[[[[]]]]]]]]}]]]]]]]]]]"),
     (
         "answer-applied",
@@ -399,4 +399,14 @@ const REQUESTS: [(&str, &str); 14] = [
     ),
     ("answer-bad-input", "{\"bad-input\":\"why\"}"),
     ("answer-refused", "{\"refused\":\"why\"}"),
+    ("stats", "{\"version\":2,\"command\":\"stats\"}\n"),
+    ("history", "{\"version\":2,\"command\":\"history\"}\n"),
+    (
+        "answer-stats",
+        "{\"stats\":{\"seen\":{\"packets\":3,\"bytes\":300},\"reasons\":[{\"name\":\"arp\",\"verdict\":\"pass\",\"packets\":3,\"bytes\":300}],\"rules\":[{\"name\":\"web\",\"active\":true,\"packets\":0,\"bytes\":0,\"outcomes\":[]}],\"answers\":{\"sent\":0,\"throttled\":0,\"failed\":0},\"flows\":{\"known\":1,\"most\":65536},\"interfaces\":[]}}",
+    ),
+    (
+        "answer-bans",
+        "{\"bans\":{\"enforced\":true,\"bans\":[{\"prefix\":\"192.0.2.1/32\",\"since\":\"2026-01-31T10:00:07Z\",\"until\":null,\"seconds_left\":null,\"why\":\"\"}]}}",
+    ),
 ];

@@ -58,6 +58,14 @@ impl Deployment {
         Self::start(Lab::new()?, None, text, hook)
     }
 
+    /// The same with more arguments of `tollgate run`.
+    pub fn with_arguments(text: &str, extra: &[&str]) -> Result<Self> {
+        binary()?;
+        let lab = Lab::new()?;
+        let services = Services::start(&lab)?;
+        Self::enforce_with(lab, None, services, text, extra)
+    }
+
     fn start(lab: Lab, postgres: Option<Postgres>, text: &str, hook: Hook) -> Result<Self> {
         let services = Services::start(&lab)?;
         Self::enforce(lab, postgres, services, text, hook)
@@ -71,14 +79,24 @@ impl Deployment {
         text: &str,
         hook: Hook,
     ) -> Result<Self> {
-        let directory = policy_directory()?;
-        let path = directory.path().join("policy.toml");
         let text = match hook {
             Hook::AsWritten => text.to_owned(),
             Hook::Tc => with_hook(text, "tc")?,
         };
+        Self::enforce_with(lab, postgres, services, &text, &[])
+    }
+
+    fn enforce_with(
+        lab: Lab,
+        postgres: Option<Postgres>,
+        services: Services,
+        text: &str,
+        extra: &[&str],
+    ) -> Result<Self> {
+        let directory = policy_directory()?;
+        let path = directory.path().join("policy.toml");
         fs::write(&path, text)?;
-        let tollgate = Tollgate::start(&lab, &path, &[])?;
+        let tollgate = Tollgate::start(&lab, &path, extra)?;
         Ok(Self { tollgate, postgres, services, lab, _policies: directory })
     }
 

@@ -25,6 +25,7 @@ pub mod lab;
 pub mod machine;
 pub mod monitor;
 pub mod reference;
+pub mod scrape;
 pub mod sender;
 pub mod services;
 pub mod shared;

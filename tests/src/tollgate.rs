@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -57,7 +58,14 @@ impl Tollgate {
         binary()?;
         let instance = INSTANCES.fetch_add(1, Ordering::Relaxed);
         let pid = std::process::id();
-        let folder = |what| tempfile::Builder::new().prefix(&format!("{TEMP_PREFIX}{pid}-{what}-")).tempdir();
+        // As the daemon makes them.
+        let folder = |what| {
+            let private = fs::Permissions::from_mode(0o700);
+            tempfile::Builder::new()
+                .permissions(private)
+                .prefix(&format!("{TEMP_PREFIX}{pid}-{what}-"))
+                .tempdir()
+        };
         let (run_dir, state_dir) = (folder("run")?, folder("state")?);
         Ok(Self {
             ns: lab.ns(Host::Server),

@@ -215,6 +215,18 @@ impl Registry {
         Ok(List { enforced: maps.is_some(), bans })
     }
 
+    /// How many networks the kernel lets nothing pass from now: cheaper than a list of them with reasons.
+    ///
+    /// # Errors
+    /// If a map can't be read.
+    pub fn in_force(&self) -> Result<usize, BanError> {
+        let now = Clock::now()?;
+        let Some(maps) = self.open()? else { return Ok(0) };
+        let live =
+            |bans: Vec<(IpNet, Ban)>| bans.iter().filter(|(_, ban)| now.mono_ns < ban.until_ns).count();
+        Ok(live(maps.singles()?) + live(maps.prefixes()?))
+    }
+
     /// Brings the bans of the file into the kernel, and those that the kernel alone knows into the file: after a reboot or a
     /// `detach` the maps are new, and a file may be lost. A damaged file is set aside.
     ///

@@ -87,6 +87,9 @@ pub(super) fn ask(global: &Global, command: Command) -> Result<Report, Failure> 
         Response::Applied(report) => Ok(report),
         Response::BadInput(why) => Err(Failure::Input(why)),
         Response::Refused(why) => Err(Failure::Refused(why)),
+        other => {
+            Err(Failure::Refused(format!("the daemon answered something else than was asked: {other:?}")))
+        }
     }
 }
 

@@ -5,13 +5,13 @@ use std::io::{BufWriter, Write, stdout};
 use anyhow::Context;
 
 use super::table::{print, rendered, table};
-use super::{Global, Outcome, require_root};
-use crate::bans::{List, Listed, Registry};
+use super::{Global, Outcome, reading};
 use crate::observe::bans::{BanStatus, BansStatus};
 
 /// Show who is banned, how long still, and why
 ///
-/// Read from the kernel; why is in the state directory. Bans that are over are not shown.
+/// Read from the kernel; why is in the state directory. Bans that are over are not shown. Who is not root asks
+/// the daemon (`run --read-group`).
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Print JSON
@@ -23,13 +23,12 @@ pub struct Args {
 }
 
 pub fn run(global: &Global, args: &Args) -> Outcome {
-    require_root("tollgate bans")?;
-    let list = Registry::new(&global.pins(), &global.state_dir).list()?;
+    let list = reading::bans(global)?;
     if args.count {
         print(&format!("{}\n", list.bans.len()));
     } else if args.json {
         let mut out = BufWriter::new(stdout().lock());
-        let written = serde_json::to_writer(&mut out, &BansStatus::from(&list)).map_err(std::io::Error::from);
+        let written = serde_json::to_writer(&mut out, &list).map_err(std::io::Error::from);
         // A reader that has gone away is no error.
         match written.and_then(|()| writeln!(out)).and_then(|()| out.flush()) {
             Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
@@ -43,25 +42,23 @@ pub fn run(global: &Global, args: &Args) -> Outcome {
     Ok(())
 }
 
-fn for_people(list: &List) -> String {
+fn for_people(list: &BansStatus) -> String {
     let waiting = if list.enforced { "" } else { "no policy is enforced: these bans wait for one\n\n" };
     if list.bans.is_empty() {
         return "nobody is banned\n".to_owned();
     }
     let mut rows = table(&["prefix", "#ends in", "since", "why"]);
     for one in &list.bans {
-        let BanStatus { prefix, since, why, .. } = one.into();
-        rows.add_row([prefix, left(one), since, why]);
+        rows.add_row([one.prefix.as_str(), &left(one), &one.since, &one.why]);
     }
     format!("{waiting}{}", rendered(&rows))
 }
 
 /// What is left, in its two largest units.
-fn left(one: &Listed) -> String {
+fn left(one: &BanStatus) -> String {
     const UNITS: [(u64, &str); 4] = [(86_400, "d"), (3600, "h"), (60, "m"), (1, "s")];
 
-    let Some(left_ns) = one.left_ns else { return "never".to_owned() };
-    let seconds = left_ns.div_ceil(1_000_000_000);
+    let Some(seconds) = one.seconds_left else { return "never".to_owned() };
     let largest = UNITS.iter().position(|(unit, _)| seconds >= *unit).unwrap_or(UNITS.len() - 1);
     let mut text = String::new();
     let mut rest = seconds;
@@ -90,12 +87,12 @@ mod tests {
             (Some(86_459), "1d"),
             (None, "never"),
         ] {
-            let one = Listed {
-                net: "192.0.2.1/32".parse().expect("a net"),
-                since_unix_ns: 0,
-                until_unix_ns: None,
-                left_ns: seconds.map(|seconds| seconds * 1_000_000_000),
-                why: "".into(),
+            let one = BanStatus {
+                prefix: "192.0.2.1/32".to_owned(),
+                since: String::new(),
+                until: None,
+                seconds_left: seconds,
+                why: String::new(),
             };
             assert_eq!(left(&one), text);
         }

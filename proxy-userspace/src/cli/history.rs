@@ -3,12 +3,12 @@
 use anyhow::Context;
 
 use super::table::{print, rendered, table};
-use super::{Global, Outcome};
-use crate::control::history::History;
+use super::{Global, Outcome, reading};
 
 /// Show the last ten policies that were in force: number, time, hash, and what became of them
 ///
-/// `tollgate apply --revision N` puts one of them to work again as it was then, lists included.
+/// `tollgate apply --revision N` puts one of them to work again as it was then, lists included. Who is not root asks the
+/// daemon (`run --read-group`).
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Print JSON
@@ -17,7 +17,7 @@ pub struct Args {
 }
 
 pub fn run(global: &Global, args: &Args) -> Outcome {
-    let revisions = History::new(&global.state_dir).revisions();
+    let revisions = reading::history(global)?;
     if args.json {
         print(&format!("{}\n", serde_json::to_string(&revisions).context("JSON")?));
         return Ok(());

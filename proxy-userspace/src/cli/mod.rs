@@ -10,6 +10,7 @@ mod detach;
 mod explain;
 mod history;
 mod monitor;
+mod reading;
 mod rollback;
 mod run;
 mod signals;

@@ -4,10 +4,13 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::Context;
+use nix::unistd::Gid;
 
 use super::{Failure, Global, Outcome, require_root};
 use crate::control::daemon::{self, DaemonError, OnFailure, Places, Start};
+use crate::control::peer;
 use crate::control::protocol::Report;
+use crate::control::scrape;
 use crate::dataplane::enforced;
 
 /// Enforce a policy and stay, to take new ones from `tollgate apply`
@@ -40,6 +43,16 @@ pub struct Args {
     /// away, whichever is chosen.
     #[arg(long, value_name = "HOW", value_enum, default_value_t)]
     on_failure: OnFailure,
+    // Not a doc comment: rustdoc takes an address in brackets for a link.
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        help = "Serve Prometheus metrics at http://ADDRESS/metrics, for this host alone: 127.0.0.1:PORT, [::1]:PORT or unix:PATH"
+    )]
+    metrics: Option<scrape::Address>,
+    /// Let members of this group ask (status, stats, bans, history), and change nothing
+    #[arg(long, value_name = "NAME|GID", value_parser = peer::group)]
+    read_group: Option<Gid>,
 }
 
 pub fn run(global: &Global, args: &Args) -> Outcome {
@@ -58,6 +71,8 @@ pub fn run(global: &Global, args: &Args) -> Outcome {
         late_interfaces: args.late_interfaces,
         watch: args.watch,
         on_failure: args.on_failure,
+        metrics: args.metrics.clone(),
+        readers: args.read_group,
     };
     let daemon = daemon::run(Places { pins: global.pins(), run_dir, state_dir }, start, announce);
     runtime.block_on(daemon).map_err(|error| {

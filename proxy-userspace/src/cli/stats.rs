@@ -9,9 +9,9 @@ use proxy_common::abi::reason::Reason;
 use serde::Serialize;
 
 use super::table::{bytes, count, is_terminal, print, rendered, table};
-use super::{Global, Outcome, require_root};
+use super::{Global, Outcome, reading};
 use crate::observe::rates::{Rate, Rates};
-use crate::observe::stats::{self, AnswerStats, Counters, Flows, ReasonStats, Stats, Total};
+use crate::observe::stats::{AnswerStats, Counters, Flows, ReasonStats, Stats, Total};
 
 /// Clears the terminal and goes to its upper left corner.
 const CLEAR: &str = "\x1b[2J\x1b[H";
@@ -20,7 +20,7 @@ const CLEAR: &str = "\x1b[2J\x1b[H";
 ///
 /// Every packet that reached an interface's hook is in exactly one reason, so the reasons add up to what was seen. Reasons
 /// that belong to a rule (a service, or `default`) are shown for each rule too. Counters go on when a policy is applied,
-/// and when the daemon is restarted or dead.
+/// and when the daemon is restarted or dead. Who is not root asks the daemon (`run --read-group`).
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   tollgate stats --watch             what happens now, with packets a second
@@ -51,11 +51,10 @@ struct Json<'a, T> {
 }
 
 pub fn run(global: &Global, args: &Args) -> Outcome {
-    require_root("tollgate stats")?;
     let wanted = args.interface.as_deref();
     let mut earlier: Option<(Stats, Instant)> = None;
     loop {
-        let reading = stats::read(&global.pins())?;
+        let reading = reading::stats(global)?;
         let now = Instant::now();
         let chosen = choose(&reading, wanted)?;
         let rates = earlier.as_ref().map(|(before, at)| match wanted {

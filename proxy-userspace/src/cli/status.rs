@@ -6,12 +6,12 @@ use std::path::Path;
 use anyhow::Context;
 
 use super::table::{print, rendered, table};
-use super::{Global, Outcome, require_root};
-use crate::observe::status::{self, Status};
+use super::{Global, Outcome, reading};
+use crate::observe::status::Status;
 
 /// Show what is enforced where: interface, hook and mode, policy file and hash, since when, and what passes as plumbing
 ///
-/// Read from the kernel: true also while the daemon is down.
+/// Read from the kernel: true also while the daemon is down. Who is not root asks the daemon (`run --read-group`).
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Print JSON
@@ -20,8 +20,7 @@ pub struct Args {
 }
 
 pub fn run(global: &Global, args: &Args) -> Outcome {
-    require_root("tollgate status")?;
-    let status = status::read(&global.pins(), &global.run_dir)?;
+    let status = reading::status(global)?;
     if args.json {
         let json = serde_json::to_string(&status).context("JSON")?;
         print(&format!("{json}\n"));

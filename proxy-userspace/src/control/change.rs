@@ -22,12 +22,17 @@ use crate::policy::{self, Lists, Policy};
 impl Daemon {
     /// Does what a command asks.
     pub async fn handle(self: &Arc<Self>, command: Command) -> Response {
-        self.on_a_thread(move |daemon| match command {
+        let work = move |daemon: &Self| match command {
             Command::Apply { file, how } => daemon.apply_file(&file, &how),
             Command::ApplyRevision { revision, how } => daemon.apply_revision(revision, &how),
             Command::Rollback { how } => daemon.rollback(&how),
-        })
-        .await
+            Command::Status | Command::Stats | Command::Bans | Command::History => {
+                Response::Refused("a question changes nothing".to_owned())
+            }
+        };
+        let response = self.on_a_thread(work).await;
+        self.applies.note(&response);
+        response
     }
 
     /// Applies the policy file that was last applied, as it is now.
@@ -40,6 +45,7 @@ impl Daemon {
                 supervisor::ready(None);
                 log::error!("the policy in force stays, the new one was not applied: {why}");
             }
+            Response::Status(_) | Response::Stats(_) | Response::Bans(_) | Response::History(_) => {}
         }
     }
 

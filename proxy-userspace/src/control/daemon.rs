@@ -3,12 +3,13 @@
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aya_log::EbpfLogger;
 use log::Log;
+use nix::unistd::Gid;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
@@ -19,6 +20,7 @@ use super::history::History;
 use super::links::Links;
 use super::lock;
 use super::protocol::{Report, Response};
+use super::scrape;
 use super::server;
 use super::start::First;
 use super::supervisor;
@@ -59,6 +61,10 @@ pub struct Start {
     pub watch: bool,
     /// What becomes of packets if the policy can't be enforced.
     pub on_failure: OnFailure,
+    /// Where metrics can be asked for.
+    pub metrics: Option<scrape::Address>,
+    /// Members of this group may ask.
+    pub readers: Option<Gid>,
 }
 
 /// What becomes of packets if the policy can't be enforced at the start, and none is in force.
@@ -69,6 +75,34 @@ pub enum OnFailure {
     Open,
     /// The last good policy is enforced; if there is none, nothing new passes: the lock-down
     Closed,
+}
+
+/// How often the daemon was to apply a policy, by what became of it.
+#[derive(Debug, Default)]
+pub(super) struct Applies {
+    applied: AtomicU64,
+    refused: AtomicU64,
+    bad_input: AtomicU64,
+}
+
+impl Applies {
+    /// Notes one.
+    pub(super) fn note(&self, response: &Response) {
+        let counter = match response {
+            Response::Applied(_) => &self.applied,
+            Response::Refused(_) => &self.refused,
+            Response::BadInput(_) => &self.bad_input,
+            // Answers to questions are no applies.
+            Response::Status(_) | Response::Stats(_) | Response::Bans(_) | Response::History(_) => return,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The numbers, each with its word.
+    pub(super) fn read(&self) -> [(&'static str, u64); 3] {
+        [("applied", &self.applied), ("refused", &self.refused), ("bad_input", &self.bad_input)]
+            .map(|(word, counter)| (word, counter.load(Ordering::Relaxed)))
+    }
 }
 
 /// A running daemon.
@@ -88,6 +122,7 @@ pub struct Daemon {
     pub(super) late_interfaces: bool,
     /// At the last look a policy waited to be confirmed.
     pub(super) waits: AtomicBool,
+    pub(super) applies: Applies,
 }
 
 /// Why a daemon did not start or had to end.
@@ -146,6 +181,14 @@ pub async fn run(places: Places, start: Start, enforcing: impl FnOnce(&Report)) 
         )),
         _ => DaemonError::Io { what: run_dir.display().to_string(), source },
     })?;
+    // Before a policy is in force: an address that can't be had is an error of the start.
+    let metrics = match &start.metrics {
+        Some(address) => {
+            let listener = scrape::listen(address, start.readers).await;
+            Some(listener.map_err(failed(&format!("metrics at {address}")))?)
+        }
+        None => None,
+    };
     let mut shared = Shared::open(&pins).map_err(DaemonError::from)?;
     let bans = Registry::new(&pins, &state_dir);
     match lock::change(&run_dir) {
@@ -165,6 +208,7 @@ pub async fn run(places: Places, start: Start, enforcing: impl FnOnce(&Report)) 
         own: Mutex::new(Vec::new()),
         late_interfaces: start.late_interfaces,
         waits: AtomicBool::new(false),
+        applies: Applies::default(),
     });
     // Signals are caught from before the policy is in force, and interfaces listened for: what comes meanwhile is not lost.
     let mut terminate = signal(SignalKind::terminate()).map_err(failed("SIGTERM"))?;
@@ -174,13 +218,17 @@ pub async fn run(places: Places, start: Start, enforcing: impl FnOnce(&Report)) 
     let mut watch = start.watch.then(|| Watch::new(&start.policy));
     match daemon.begin(&start, first).await {
         Response::Applied(report) => {
-            let listener = server::listen(&run_dir).map_err(failed("the control socket"))?;
-            tokio::spawn(server::serve(listener, Arc::clone(&daemon)));
+            let listener = server::listen(&run_dir, start.readers).map_err(failed("the control socket"))?;
+            tokio::spawn(server::serve(listener, Arc::clone(&daemon), start.readers));
+            if let Some(metrics) = metrics {
+                tokio::spawn(scrape::serve(metrics, Arc::clone(&daemon)));
+            }
             enforcing(&report);
             supervisor::ready(Some(&report.headline()));
         }
         Response::BadInput(why) => return Err(DaemonError::BadInput(why)),
         Response::Refused(why) => return Err(DaemonError::Refused(why)),
+        other => return Err(DaemonError::Refused(format!("no outcome of an apply: {other:?}"))),
     }
     match logger {
         Ok(logger) => drop(tokio::spawn(read_log(logger))),

@@ -10,9 +10,9 @@
 //! appears whole or not at all; one that can't be read is passed over, and the others are not lost with it.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -26,6 +26,8 @@ const FOLDER: &str = "history";
 const ABOUT: &str = "revision.json";
 const TEXT: &str = "policy.toml";
 const STAGING: &str = "new";
+/// Policies may name what an operator does not want everybody to know.
+const PRIVATE: u32 = 0o600;
 
 /// What became of a policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,6 +92,11 @@ impl History {
         Self { folder: state_dir.join(FOLDER) }
     }
 
+    /// True if this user may not look.
+    pub fn is_closed(&self) -> bool {
+        fs::read_dir(&self.folder).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+    }
+
     /// All revisions that can be read, oldest first.
     pub fn revisions(&self) -> Vec<Revision> {
         let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
@@ -125,13 +132,15 @@ impl History {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        // Policies may name what an operator does not want everybody to know.
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&staging)?;
         let mut copies = BTreeMap::new();
         for (nth, name) in policy.zones.iter().filter_map(|zone| zone.list.as_ref()).enumerate() {
             let beside = || policy.path.parent().unwrap_or(Path::new("")).join(name);
             let file = format!("list-{nth}");
-            fs::copy(lists.get(name).cloned().unwrap_or_else(beside), staging.join(&file))?;
+            let copy = staging.join(&file);
+            fs::copy(lists.get(name).cloned().unwrap_or_else(beside), &copy)?;
+            // A copy has the mode of what it was copied from.
+            fs::set_permissions(&copy, fs::Permissions::from_mode(PRIVATE))?;
             copies.insert(name.clone(), file);
         }
         write(&staging.join(TEXT), text.as_bytes())?;
@@ -222,7 +231,7 @@ impl History {
 }
 
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = File::create(path)?;
+    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(PRIVATE).open(path)?;
     file.write_all(bytes)?;
     file.sync_all()
 }
@@ -250,6 +259,11 @@ mod tests {
         assert!(history.revisions().is_empty());
         let first = policy(folder.path(), TEXT_A);
         assert_eq!(history.record(&first, TEXT_A, &Lists::new(), Fate::Applied).expect("recorded"), 1);
+        for file in ["policy.toml", "list-0", "revision.json"] {
+            let path = folder.path().join("state/history/1").join(file);
+            let mode = fs::metadata(path).expect(file).permissions().mode();
+            assert_eq!(mode & 0o777, PRIVATE, "{file}: {mode:o}");
+        }
         // The operator's files change; the revision does not.
         fs::write(folder.path().join("bad.txt"), "198.51.100.0/24\n").expect("a list");
         let (again, text, _) = history.load(1).expect("loaded");

@@ -1,10 +1,12 @@
 //! Who may do what at a time: one daemon for a run directory, one change of the kernel's state for it.
 //!
-//! Locks are `flock`s, which the kernel lets go of when their holder dies.
+//! Locks are `flock`s, which the kernel lets go of when their holder dies. Whoever may open a file may hold its lock: they are
+//! for their owner alone, whatever the umask says and wherever the run directory is. Called by the daemon and by every command
+//! that changes something or asks for events.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,6 +21,8 @@ const CHANGE: &str = "change.lock";
 const EVENTS: &str = "events.lock";
 /// How long a change may take.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// For the owner alone: who can open a file for reading can take its lock, and nothing would change any more.
+const PRIVATE: u32 = 0o600;
 
 /// A lock; dropping it lets go.
 #[derive(Debug)]
@@ -77,7 +81,12 @@ pub fn change(run_dir: &Path) -> io::Result<Lock> {
 fn lock(run_dir: &Path, name: &str) -> io::Result<Lock> {
     // The socket in it commands the firewall: for its owner alone.
     fs::DirBuilder::new().recursive(true).mode(0o700).create(run_dir)?;
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(run_dir.join(name))?;
+    let path = run_dir.join(name);
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(PRIVATE).open(path)?;
+    // One that an earlier version has made may still be open to others.
+    if file.metadata()?.permissions().mode() & 0o777 != PRIVATE {
+        file.set_permissions(fs::Permissions::from_mode(PRIVATE))?;
+    }
     let file =
         Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| io::Error::from(errno))?;
     Ok(Lock { _file: file })
@@ -97,6 +106,21 @@ mod tests {
         assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
         assert_eq!(refused.to_string(), format!("tollgate monitor, pid {}", std::process::id()));
         drop(first);
+    }
+
+    #[test]
+    fn nobody_else_can_open_a_lock() {
+        let folder = tempfile::tempdir().expect("a folder");
+        // As a version before this one left it.
+        let old = folder.path().join(CHANGE);
+        fs::write(&old, "").expect("a file");
+        fs::set_permissions(&old, fs::Permissions::from_mode(0o666)).expect("open to all");
+        let locks = [daemon(folder.path()), change(folder.path()), events(folder.path(), "tollgate top")];
+        assert!(locks.iter().all(Result::is_ok), "{locks:?}");
+        for name in [DAEMON, CHANGE, EVENTS] {
+            let mode = fs::metadata(folder.path().join(name)).expect(name).permissions().mode();
+            assert_eq!(mode & 0o777, PRIVATE, "{name}: {mode:o}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The daemon: its loop, its locks, and the socket by which commands reach it.
 
+mod answer;
 mod change;
 pub mod client;
 pub mod daemon;
@@ -9,8 +10,12 @@ mod links;
 pub mod lock;
 pub mod lockdown;
 pub mod lockout;
+pub mod peer;
 pub mod protocol;
+pub mod scrape;
+mod seats;
 pub mod server;
+mod socket;
 mod start;
 mod supervisor;
 mod watch;

@@ -4,13 +4,21 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::history::Revision;
 use crate::dataplane::Attachment;
+use crate::observe::bans::BansStatus;
+use crate::observe::stats::Stats;
+use crate::observe::status::Status;
 use crate::session::Peer;
 
 /// Version of the protocol; both sides name it, and a request of another one is refused by name.
-pub const VERSION: u32 = 1;
-/// Most bytes of a request or an answer, the newline included.
+pub const VERSION: u32 = 2;
+/// Most bytes of a request, the newline included.
 pub const MOST_BYTES: u64 = 1 << 20;
+/// Most bytes of a request of somebody who may only ask.
+pub const MOST_QUESTION: u64 = 4096;
+/// Most bytes of an answer, the newline included.
+pub const MOST_ANSWER: u64 = 16 << 20;
 
 /// What a command asks of the daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +56,24 @@ pub enum Command {
         #[serde(flatten)]
         how: Caution,
     },
+    /// What is enforced where.
+    Status,
+    /// The counters.
+    Stats,
+    /// Who is banned.
+    Bans,
+    /// The policies that were in force.
+    History,
+}
+
+impl Command {
+    /// True if it changes nothing.
+    pub const fn only_asks(&self) -> bool {
+        match self {
+            Self::Apply { .. } | Self::ApplyRevision { .. } | Self::Rollback { .. } => false,
+            Self::Status | Self::Stats | Self::Bans | Self::History => true,
+        }
+    }
 }
 
 /// With what caution a policy is applied.
@@ -71,6 +97,14 @@ pub enum Response {
     BadInput(String),
     /// It could not be done; what was enforced is still enforced.
     Refused(String),
+    /// What is enforced where.
+    Status(Status),
+    /// The counters.
+    Stats(Box<Stats>),
+    /// Who is banned.
+    Bans(BansStatus),
+    /// The policies that were in force.
+    History(Vec<Revision>),
 }
 
 /// What an apply has done.
@@ -156,15 +190,17 @@ mod tests {
     #[test]
     fn the_wire_form_is_stable() {
         let request = Request {
-            version: 1,
+            version: 2,
             command: Command::Apply { file: "/etc/a.toml".into(), how: Caution::default() },
         };
         let line = serde_json::to_string(&request).expect("JSON");
-        assert_eq!(line, r#"{"version":1,"command":{"apply":{"file":"/etc/a.toml"}}}"#);
+        assert_eq!(line, r#"{"version":2,"command":{"apply":{"file":"/etc/a.toml"}}}"#);
         assert_eq!(serde_json::from_str::<Request>(&line).expect("a request"), request);
-        assert!(serde_json::from_str::<Request>(r#"{"version":1,"command":{"fly":{}}}"#).is_err());
+        let question = Request { version: 2, command: Command::Stats };
+        assert_eq!(serde_json::to_string(&question).expect("JSON"), r#"{"version":2,"command":"stats"}"#);
+        assert!(serde_json::from_str::<Request>(r#"{"version":2,"command":{"fly":{}}}"#).is_err());
         assert!(
-            serde_json::from_str::<Request>(r#"{"version":1,"command":{"apply":{"file":"/a"}},"x":1}"#)
+            serde_json::from_str::<Request>(r#"{"version":2,"command":{"apply":{"file":"/a"}},"x":1}"#)
                 .is_err()
         );
     }

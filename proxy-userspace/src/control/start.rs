@@ -37,6 +37,7 @@ impl Daemon {
                 (Ok(None), First::Bad(error)) => Response::BadInput(error.to_string()),
                 (Err(error), _) => return response(&error),
             };
+            daemon.applies.note(&wanted);
             match (on_failure, wanted) {
                 (OnFailure::Closed, Response::BadInput(why)) => {
                     daemon.fall_back(why.clone()).unwrap_or(Response::BadInput(why))
@@ -123,6 +124,7 @@ impl Daemon {
                 Response::BadInput(why) | Response::Refused(why) => {
                     log::error!("revision {revision} can't be enforced in its place: {why}");
                 }
+                Response::Status(_) | Response::Stats(_) | Response::Bans(_) | Response::History(_) => {}
             }
         }
         let report = report.or_else(|| self.lock_down())?;
@@ -152,6 +154,7 @@ impl Daemon {
                 log::error!("the lock-down can't be enforced: {why}");
                 None
             }
+            Response::Status(_) | Response::Stats(_) | Response::Bans(_) | Response::History(_) => None,
         }
     }
 }

@@ -1,12 +1,12 @@
 //! Who is banned, until when and why. Called by `tollgate bans`.
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::bans::{List, Listed};
 
 /// The whole of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BansStatus {
     /// False if no policy is enforced: the bans wait for one.
     pub enforced: bool,
@@ -15,7 +15,7 @@ pub struct BansStatus {
 }
 
 /// One ban.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BanStatus {
     /// Who: always with its length.
     pub prefix: String,

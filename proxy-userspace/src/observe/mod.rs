@@ -5,6 +5,8 @@ pub mod capture;
 pub mod drops;
 pub mod feed;
 pub mod heavy;
+pub mod metrics;
 pub mod rates;
 pub mod stats;
 pub mod status;
+mod words;

@@ -5,14 +5,16 @@ use std::collections::BTreeMap;
 use proxy_common::abi::counter::{self, Counter};
 use proxy_common::abi::flow::FLOWS_LEN;
 use proxy_common::abi::reason::{Reason, Verdict};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+
+use super::words::{self, Word};
 
 use crate::dataplane::{
     Count, DataplaneError, Pins, attached, count_flows, read_answers, read_counters, read_rules,
 };
 
 /// Packets, and bytes of whole frames.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Total {
     /// Packets.
     pub packets: u64,
@@ -36,19 +38,21 @@ impl Total {
 }
 
 /// A reason and how often packets ended with it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReasonStats {
     /// Its name.
-    pub name: &'static str,
+    #[serde(deserialize_with = "words::one")]
+    pub name: Word,
     /// `pass` or `drop`.
-    pub verdict: &'static str,
+    #[serde(deserialize_with = "words::one")]
+    pub verdict: Word,
     /// How much.
     #[serde(flatten)]
     pub total: Total,
 }
 
 /// A rule and how often packets ended under it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleStats {
     /// The service's name, or `default`.
     pub name: String,
@@ -62,7 +66,7 @@ pub struct RuleStats {
 }
 
 /// What became of answers to rejected packets. The packets themselves are among the dropped ones.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AnswerStats {
     /// Sent.
     pub sent: u64,
@@ -81,7 +85,7 @@ impl AnswerStats {
 }
 
 /// The counters of one interface, or of all.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
     /// Everything that reached the hook.
     pub seen: Total,
@@ -107,7 +111,7 @@ impl Counters {
 }
 
 /// The counters of one interface.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InterfaceStats {
     /// Its name.
     pub name: String,
@@ -117,7 +121,7 @@ pub struct InterfaceStats {
 }
 
 /// The table of the connections that this host has begun.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flows {
     /// Entries, those whose time is over included.
     pub known: u64,
@@ -132,7 +136,7 @@ impl Default for Flows {
 }
 
 /// One reading.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {
     /// All interfaces together.
     #[serde(flatten)]

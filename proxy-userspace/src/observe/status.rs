@@ -6,7 +6,9 @@ use jiff::Timestamp;
 use proxy_common::abi::settings::{
     PLUMBING_DHCP, PLUMBING_DHCPV6, PLUMBING_MDNS, PLUMBING_MEMBERSHIP, PLUMBING_PING, PLUMBING_RA,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+
+use super::words::{self, Word};
 
 use crate::control::{lock, lockdown, server};
 use crate::dataplane::{DataplaneError, Enforced, Pins, enforced, unconfirmed};
@@ -23,8 +25,14 @@ const SWITCHED: [(u32, &str); 6] = [
     (PLUMBING_PING, "ping"),
 ];
 
+/// Words of both.
+pub(super) const PLUMBING: [Word; 9] = {
+    let ([a, b, c], [d, e, f, g, h, i]) = (ALWAYS, SWITCHED);
+    [a, b, c, d.1, e.1, f.1, g.1, h.1, i.1]
+};
+
 /// The whole of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// True if a policy is enforced anywhere.
     pub enforcing: bool,
@@ -37,13 +45,14 @@ pub struct Status {
     /// Seconds that a policy has left to be confirmed in, if one waits; then the one before is in force again.
     pub confirm_within_s: Option<u64>,
     /// What passes without being a service, by that policy.
-    pub plumbing: Vec<&'static str>,
+    #[serde(deserialize_with = "words::many")]
+    pub plumbing: Vec<Word>,
     /// The daemon. Enforcement does not need it.
     pub daemon: DaemonStatus,
 }
 
 /// The policy in force.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyStatus {
     /// Its file.
     pub file: PathBuf,
@@ -54,24 +63,27 @@ pub struct PolicyStatus {
 }
 
 /// An interface that is enforced.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InterfaceStatus {
     /// Its name.
     pub name: String,
     /// Its index.
     pub index: u32,
     /// `xdp` or `tc`.
-    pub hook: &'static str,
+    #[serde(deserialize_with = "words::one")]
+    pub hook: Word,
     /// `native`, `generic`, `tcx` or `clsact`.
-    pub mode: &'static str,
+    #[serde(deserialize_with = "words::one")]
+    pub mode: Word,
     /// The policy in force here: the same everywhere, unless an apply was cut short.
     pub policy: PolicyStatus,
     /// What passes here without being a service: the same everywhere too, unless the policies are not.
-    pub plumbing: Vec<&'static str>,
+    #[serde(deserialize_with = "words::many")]
+    pub plumbing: Vec<Word>,
 }
 
 /// The daemon.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DaemonStatus {
     /// True if one runs for this run directory.
     pub running: bool,

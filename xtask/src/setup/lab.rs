@@ -20,7 +20,7 @@ struct Tool {
     why: &'static str,
 }
 
-const TOOLS: [Tool; 20] = [
+const TOOLS: [Tool; 21] = [
     Tool { program: "ip", package: "iproute2", why: "makes namespaces, links and addresses" },
     Tool { program: "tc", package: "iproute2", why: "shows and removes hooks" },
     Tool { program: "ethtool", package: "ethtool", why: "turns offloads of the lab's links off" },
@@ -54,6 +54,11 @@ const TOOLS: [Tool; 20] = [
         program: "tshark",
         package: "tshark",
         why: "reads captures of dropped packets, as Wireshark does",
+    },
+    Tool {
+        program: "promtool",
+        package: "prometheus",
+        why: "checks metrics, alerts and the dashboard's queries",
     },
     Tool { program: "tmux", package: "tmux", why: "a terminal for the full-screen view" },
     Tool { program: "psql", package: "postgresql-client", why: "queries the database from the network" },
