@@ -6,5 +6,6 @@ pub mod drops;
 pub mod feed;
 pub mod heavy;
 pub mod rates;
+pub mod recorded;
 pub mod stats;
 pub mod status;
