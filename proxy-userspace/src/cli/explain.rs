@@ -7,7 +7,7 @@ use anyhow::{Context, anyhow};
 use serde::Serialize;
 
 use super::table::print;
-use super::{explain_pcap, Failure, Global, Outcome, require_root};
+use super::{Failure, Global, Outcome, explain_pcap, require_root};
 use crate::control::history::History;
 use crate::control::lock;
 use crate::dataplane::{self, Enforced, Explainer};

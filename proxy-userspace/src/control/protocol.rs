@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::dataplane::Attachment;
+use crate::dataplane::{Attachment, Took};
 use crate::session::Peer;
 
 /// Version of the protocol; both sides name it, and a request of another one is refused by name.
@@ -101,6 +101,9 @@ pub struct Report {
     /// Why something else than the file is enforced; only at the start of a daemon.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<String>,
+    /// How long its steps took.
+    #[serde(default)]
+    pub took_us: Took,
 }
 
 /// An interface that is enforced.

@@ -175,10 +175,7 @@ impl Trial {
         if self.hook != TrialHook::Tc || !ends_within_ip_header(frame) {
             return self.ingress(frame, guess);
         }
-        let name = TrialHook::Xdp.program();
-        if self.ebpf.program(name).is_none_or(|program| program.fd().is_err()) {
-            object::xdp(&mut self.ebpf, name)?;
-        }
+        object::xdp(&mut self.ebpf, TrialHook::Xdp.program())?;
         self.hook = TrialHook::Xdp;
         let outcome = self.ingress(frame, guess);
         self.hook = TrialHook::Tc;

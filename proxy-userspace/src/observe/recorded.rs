@@ -82,7 +82,9 @@ fn of_pcapng(bytes: &[u8]) -> Result<Vec<Recorded>, String> {
         let (after, block) = parser.next_block(rest).map_err(|error| damaged(number, &error))?;
         let link = |nth: usize| parser.interfaces().get(nth).map(|interface| interface.linktype);
         let (nth, data, length) = match &block {
-            Block::EnhancedPacket(packet) => (packet.interface_id as usize, &packet.data, packet.original_len),
+            Block::EnhancedPacket(packet) => {
+                (packet.interface_id as usize, &packet.data, packet.original_len)
+            }
             Block::Packet(packet) => (usize::from(packet.interface_id), &packet.data, packet.original_len),
             Block::SimplePacket(packet) => (0, &packet.data, packet.original_len),
             // Names, statistics and what others have added.
@@ -91,7 +93,8 @@ fn of_pcapng(bytes: &[u8]) -> Result<Vec<Recorded>, String> {
                 continue;
             }
         };
-        let link = link(nth).ok_or_else(|| format!("packet {number} is of interface {nth}, which is not described"))?;
+        let link = link(nth)
+            .ok_or_else(|| format!("packet {number} is of interface {nth}, which is not described"))?;
         is_ethernet(link).map_err(|why| format!("packet {number}: {why}"))?;
         push(&mut packets, data, length)?;
         rest = after;
@@ -113,7 +116,9 @@ fn is_ethernet(link: DataLink) -> Result<(), String> {
 
 fn push(packets: &mut Vec<Recorded>, data: &[u8], length: u32) -> Result<(), String> {
     if packets.len() == MOST_PACKETS {
-        return Err(format!("more than {MOST_PACKETS} packets; `tcpdump -r FILE -c {MOST_PACKETS} -w SHORTER` cuts it"));
+        return Err(format!(
+            "more than {MOST_PACKETS} packets; `tcpdump -r FILE -c {MOST_PACKETS} -w SHORTER` cuts it"
+        ));
     }
     let length = (length as usize).max(data.len());
     let mut frame = data[..data.len().min(LONGEST_FRAME)].to_vec();
@@ -145,7 +150,9 @@ mod tests {
         let header = PcapHeader { datalink: link, ..PcapHeader::default() };
         let mut writer = PcapWriter::with_header(Vec::new(), header).expect("a header");
         for (length, byte) in [(60, 1), (100, 2)] {
-            writer.write_packet(&PcapPacket::new(Duration::from_secs(1), length, &[byte; 60])).expect("a packet");
+            writer
+                .write_packet(&PcapPacket::new(Duration::from_secs(1), length, &[byte; 60]))
+                .expect("a packet");
         }
         writer.into_writer()
     }
@@ -156,7 +163,8 @@ mod tests {
         for (original_len, byte) in [(60, 1), (100, 2)] {
             let data = Cow::Owned(vec![byte; 60]);
             let timestamp = Duration::from_secs(1);
-            let packet = EnhancedPacketBlock { interface_id: 0, timestamp, original_len, data, options: vec![] };
+            let packet =
+                EnhancedPacketBlock { interface_id: 0, timestamp, original_len, data, options: vec![] };
             writer.write_pcapng_block(packet).expect("a packet");
         }
         writer.into_inner()
