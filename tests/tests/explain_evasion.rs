@@ -10,13 +10,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use proxy_common::abi::reason::Reason;
+use proxy_common::abi::reason::{Reason, Verdict};
 use serde_json::Value;
+use tollgate::dataplane::{Pins, read_counters, read_rules};
 use tollgate_tests::deployment::with_hook;
-use tollgate_tests::evasion::{Event, Interface, POLICY, cases};
+use tollgate_tests::evasion::{Case, Event, Interface, POLICY, cases};
 use tollgate_tests::pcap::{ETHERNET, pcap};
 use tollgate_tests::sender::Sender;
-use tollgate_tests::{Hook, Host, Lab, Stats, Tollgate};
+use tollgate_tests::{Hook, Host, Lab, Tollgate};
 
 const OUTER: &str = "outer0";
 const INSIDE: &str = "inside0";
@@ -35,9 +36,16 @@ struct Probe {
 /// What becomes of a frame: verdict, reason, rule.
 type Fate = (String, String, Option<String>);
 
+/// Packets by reason and rule. Read in this process: a command for each frame would take minutes.
+type Counts = BTreeMap<(Reason, Option<u16>), u64>;
+
 /// A lab with the table's two interfaces, enforced.
 struct Live {
     tollgate: Tollgate,
+    pins: Pins,
+    /// Names of rules, by id.
+    rules: BTreeMap<u16, String>,
+    indices: [u32; 2],
     outer: Wire,
     inside: Wire,
     lab: Lab,
@@ -70,7 +78,11 @@ impl Live {
         };
         std::fs::write(&path, text)?;
         let tollgate = Tollgate::start(&lab, &path, &[])?;
-        Ok(Self { tollgate, outer, inside, lab, folder })
+        let pins = Pins::new(tollgate.pins());
+        let named = (0u16..).zip(read_rules(&pins)?).filter_map(|(id, name)| Some((id, name?)));
+        let server = lab.ns(Host::Server);
+        let indices = [server.ifindex(OUTER)?, server.ifindex(INSIDE)?];
+        Ok(Self { rules: named.collect(), tollgate, pins, indices, outer, inside, lab, folder })
     }
 
     fn wire(&self, interface: Interface) -> &Wire {
@@ -80,18 +92,20 @@ impl Live {
         }
     }
 
-    fn counted(&self, interface: Interface) -> Result<Stats> {
-        let mut stats = self.tollgate.stats()?;
-        stats.interfaces.remove(name(interface)).with_context(|| format!("no {}", name(interface)))
+    fn counted(&self, interface: Interface) -> Result<Counts> {
+        let ids: Vec<u16> = self.rules.keys().copied().collect();
+        let index = self.indices[usize::from(interface == Interface::Inside)];
+        let counts = read_counters(&self.pins, index, &ids)?;
+        Ok(counts.into_iter().map(|one| ((one.reason, one.rule), one.counter.packets)).collect())
     }
 
     /// Sends a frame and gives what was counted then; `None`: the kernel has not shown it to the programs.
-    fn send(&self, interface: Interface, frame: &[u8], before: &Stats) -> Result<Option<Stats>> {
+    fn send(&self, interface: Interface, frame: &[u8], before: &Counts) -> Result<Option<Counts>> {
         self.wire(interface).arrives.send(&[frame.to_vec()])?;
         let end = Instant::now() + PATIENCE;
         while Instant::now() < end {
             let now = self.counted(interface)?;
-            if now.seen.packets != before.seen.packets {
+            if now != *before {
                 return Ok(Some(now));
             }
             thread::sleep(Duration::from_millis(1));
@@ -163,19 +177,20 @@ fn wire(lab: &Lab, interface: &str) -> Result<Wire> {
 }
 
 /// The one packet between two readings.
-fn fate(before: &Stats, after: &Stats) -> Result<Fate> {
-    let delta = after.since(before);
-    ensure!(delta.seen.packets == 1, "{} packets were counted, not one", delta.seen.packets);
-    let mut counted = delta.reasons.iter().filter(|(_, (_, count))| count.packets > 0);
-    let (reason, (verdict, _)) = counted.next().context("no reason was counted")?;
-    let rule =
-        delta.rules.iter().find(|(_, rule)| rule.outcomes.get(reason).is_some_and(|count| count.packets > 0));
-    Ok((format!("{verdict:?}").to_lowercase(), reason.clone(), rule.map(|(name, _)| name.clone())))
+fn fate(live: &Live, before: &Counts, after: &Counts) -> Result<Fate> {
+    let grown =
+        after.iter().map(|(place, count)| (*place, count - before.get(place).copied().unwrap_or_default()));
+    let grown: Vec<_> = grown.filter(|(_, packets)| *packets > 0).collect();
+    let [((reason, rule), 1)] = grown.as_slice() else { bail!("not one packet was counted, but {grown:?}") };
+    let verdict = if reason.verdict() == Verdict::Pass { "pass" } else { "drop" };
+    let rule = rule.and_then(|id| live.rules.get(&id).cloned());
+    Ok((verdict.to_owned(), reason.name().to_owned(), rule))
 }
 
-/// The kernel takes a tag off before TC, and gives up frames that end within one: no program and no host ever sees them.
+/// The kernel takes a tag off before TC, and gives up frames that end within one or right behind it: no program and no host
+/// ever sees them.
 fn ends_within_a_tag(frame: &[u8]) -> bool {
-    frame.len() < 18 && frame.get(12..14) == Some(&[0x81, 0])
+    frame.len() < 20 && matches!(frame.get(12..14), Some([0x81, 0] | [0x88, 0xa8]))
 }
 
 fn compare(live: &Live, hook: Hook, probes: &[Probe]) -> Result<BTreeMap<String, u64>> {
@@ -187,14 +202,16 @@ fn compare(live: &Live, hook: Hook, probes: &[Probe]) -> Result<BTreeMap<String,
         ensure!(explained.len() == probes.len(), "{} answers to {} frames", explained.len(), probes.len());
         let mut before = live.counted(interface)?;
         for (probe, said) in probes.iter().zip(explained) {
-            let Some(after) = live.send(interface, &probe.frame, &before)? else {
-                if hook == Hook::Tc && ends_within_a_tag(&probe.frame) {
-                    *reasons.entry("given up by the kernel".to_owned()).or_default() += 1;
-                    continue;
-                }
-                bail!("{}: the frame was not counted; explain said {said:?}", probe.name);
-            };
-            let real = fate(&before, &after).with_context(|| probe.name.clone())?;
+            if hook == Hook::Tc && ends_within_a_tag(&probe.frame) {
+                // Were it counted all the same, the next frame would not be the only one.
+                live.wire(interface).arrives.send(std::slice::from_ref(&probe.frame))?;
+                *reasons.entry("given up by the kernel".to_owned()).or_default() += 1;
+                continue;
+            }
+            let after = live.send(interface, &probe.frame, &before)?;
+            let after =
+                after.with_context(|| format!("{}: not counted; explain said {said:?}", probe.name))?;
+            let real = fate(live, &before, &after).with_context(|| probe.name.clone())?;
             if real != said {
                 wrong.push(format!("{}: explain said {said:?}, and it was {real:?}", probe.name));
             }
@@ -214,25 +231,31 @@ fn compare(live: &Live, hook: Hook, probes: &[Probe]) -> Result<BTreeMap<String,
 fn explain_agrees(hook: Hook) -> Result<()> {
     let live = Live::start(hook)?;
     let begun = Instant::now();
-    let mut cases = cases();
-    // Those with a history first: what they need is forgotten after half a minute.
-    cases.sort_by_key(|case| case.before.is_empty() && case.twin.before.is_empty());
+    let cases = cases();
     let at_once = |before: &[Event], at_ns| at_ns == 0 && before.iter().all(|event| event.at_ns == 0);
 
-    let mut probes = Vec::new();
-    for case in &cases {
-        live.happen(Interface::Outer, &case.before)?;
-        let expected = at_once(&case.before, case.at_ns).then(|| case.expected.clone());
-        probes.extend(case.frame.iter().enumerate().map(|(nth, frame)| Probe {
-            name: format!("{} [{nth}]", case.name),
-            interface: Interface::Outer,
-            frame: frame.clone(),
-            expected: expected.clone(),
-        }));
+    // Those without a history first: nothing has happened yet that they could be taken for an answer to.
+    let (later, first): (Vec<&Case>, Vec<&Case>) = cases.iter().partition(|case| !case.before.is_empty());
+    let (mut frames, mut fates) = (0, Vec::new());
+    for round in [first, later] {
+        let mut probes = Vec::new();
+        for case in round {
+            live.happen(Interface::Outer, &case.before)?;
+            // By TC the kernel has taken one of three tags off: docs/operations.md says so.
+            let one_less = hook == Hook::Tc && case.expected.contains(&Reason::VlanDepth);
+            let expected = (at_once(&case.before, case.at_ns) && !one_less).then(|| case.expected.clone());
+            probes.extend(case.frame.iter().enumerate().map(|(nth, frame)| Probe {
+                name: format!("{} [{nth}]", case.name),
+                interface: Interface::Outer,
+                frame: frame.clone(),
+                expected: expected.clone(),
+            }));
+        }
+        frames += probes.len();
+        fates.push(compare(&live, hook, &probes)?);
     }
-    let evil = compare(&live, hook, &probes)?;
 
-    let mut twins = Vec::new();
+    let (mut twins, mut reasons) = (Vec::new(), BTreeMap::<String, u64>::new());
     for case in &cases {
         let twin = &case.twin;
         live.happen(twin.interface, &twin.before)?;
@@ -245,11 +268,13 @@ fn explain_agrees(hook: Hook) -> Result<()> {
             expected: alone.then(|| vec![twin.passes_as]),
         });
     }
-    let honest = compare(&live, hook, &twins)?;
+    fates.push(compare(&live, hook, &twins)?);
+    for (reason, packets) in fates.into_iter().flatten() {
+        *reasons.entry(reason).or_default() += packets;
+    }
     let line = format!(
-        "{hook:?}: explain agreed for {} cases: {} frames {evil:?}, {} twins {honest:?}, in {:.1?}\n",
+        "{hook:?}: explain agreed for {} cases of {frames} frames and {} twins in {:.1?}: {reasons:?}\n",
         cases.len(),
-        probes.len(),
         twins.len(),
         begun.elapsed()
     );
