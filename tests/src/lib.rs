@@ -24,6 +24,7 @@ pub mod frames;
 pub mod lab;
 pub mod machine;
 pub mod monitor;
+pub mod pcap;
 pub mod reference;
 pub mod scrape;
 pub mod sender;

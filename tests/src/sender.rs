@@ -35,6 +35,15 @@ pub struct Sent {
 impl Sender {
     /// Opens a socket that sends on `interface` of a namespace and receives nothing.
     pub fn open(ns: &Ns, interface: &str) -> Result<Self> {
+        Self::with(ns, interface, true)
+    }
+
+    /// The same, past the programs on the interface's egress: as what the host itself sends.
+    pub fn as_host(ns: &Ns, interface: &str) -> Result<Self> {
+        Self::with(ns, interface, false)
+    }
+
+    fn with(ns: &Ns, interface: &str, bypass: bool) -> Result<Self> {
         let index = ns.ifindex(interface)?;
         ns.in_ns(|| {
             // SAFETY: socket(2) takes no pointers.
@@ -42,7 +51,9 @@ impl Sender {
             ensure!(fd >= 0, "packet socket: {}", io::Error::last_os_error());
             // SAFETY: the kernel has just made this descriptor and nobody else has it.
             let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-            bypass_queue(&socket)?;
+            if bypass {
+                bypass_queue(&socket)?;
+            }
             bind(&socket, index)?;
             Ok(Self { socket })
         })

@@ -76,6 +76,8 @@ fn explains_what_happens(hook: Hook) -> Result<()> {
     let path = Path::new(Ipv4Addr::new(203, 0, 113, 9), server);
     let syn = path.tcp(50_000, 8000, SYN, 1, &[]);
     for (tags, wanted) in [(1, "service-refused"), (2, "service-refused"), (3, "vlan-depth")] {
+        // By TC the kernel takes the outermost tag off before.
+        let tags = if hook == Hook::Tc { tags + 1 } else { tags };
         let frame = link.tagged(&vec![(0x8100, 5); tags], 0x0800, &syn);
         ensure!(reason(&d, &["--hex", &hex(&frame)])? == wanted, "{tags} tags");
     }

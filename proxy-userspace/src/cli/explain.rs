@@ -1,16 +1,18 @@
 //! `tollgate explain`: what would become of a packet, and why.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 use anyhow::{Context, anyhow};
 use serde::Serialize;
 
 use super::table::print;
-use super::{Failure, Global, Outcome, require_root};
+use super::{Failure, Global, Outcome, explain_pcap, require_root};
 use crate::control::history::History;
 use crate::control::lock;
 use crate::dataplane::{self, Enforced, Explainer};
 use crate::observe::drops::{Called, Dropped};
+use crate::observe::recorded::{self, Recorded};
 use crate::policy::Policy;
 use crate::simulate::{Probe, ProbeKind, probe};
 use proxy_common::abi::reason::Verdict;
@@ -21,28 +23,34 @@ use proxy_common::engine::Outcome as Judged;
 /// The question goes to the programs in the kernel, over the live tables and with copies of counters, limits and flows: the
 /// answer is what would really happen now, and leaves no trace.
 ///
-/// A packet is described in words, or given as it would be on the wire (--hex, from the Ethernet header on).
+/// A packet is described in words, or given as it would be on the wire (--hex, from the Ethernet header on). A capture
+/// (--pcap, of tcpdump, Wireshark or `tollgate monitor`) is gone through packet by packet, as if they arrived now one after
+/// the other: what one of them uses up of a limit, or begins, the next ones find.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Words: tcp|udp from ADDRESS[:PORT] to [ADDRESS]:PORT [in INTERFACE], or: ping from ADDRESS [to ADDRESS] [in INTERFACE]
   tollgate explain tcp from 203.0.113.9 to :5432
   tollgate explain udp from [2001:db8::9]:53 to :40000 in eth0
   tollgate explain --ack tcp from 203.0.113.9:443 to :40000     a packet amid a connection, not its first
-  tollgate explain --hex '02005e005302 02005e005301 0800 4500…'")]
+  tollgate explain --hex '02005e005302 02005e005301 0800 4500…'
+  tollgate explain --pcap trace.pcapng --interface eth0         one row a packet of a capture")]
 pub struct Args {
     /// The packet, in words
-    #[arg(value_name = "PACKET", required_unless_present = "hex")]
+    #[arg(value_name = "PACKET", required_unless_present_any = ["hex", "pcap"])]
     words: Vec<String>,
     /// The packet, as a frame in hexadecimal; spaces and colons are passed over
     #[arg(long, value_name = "FRAME", conflicts_with = "words")]
     hex: Option<String>,
-    /// The interface that it arrives by, for --hex [default: the first that is enforced]
+    /// The packets of a capture (pcap or pcapng, Ethernet), a row each
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["words", "hex", "ack"])]
+    pcap: Option<PathBuf>,
+    /// The interface that they arrive by, for --hex and --pcap [default: the first that is enforced]
     #[arg(long, value_name = "NAME", conflicts_with = "words")]
     interface: Option<String>,
     /// TCP: a packet amid a connection (ACK) instead of the first (SYN)
     #[arg(long)]
     ack: bool,
-    /// Print JSON
+    /// Print JSON; of a capture, one object a line
     #[arg(long)]
     json: bool,
 }
@@ -58,7 +66,7 @@ struct Answer {
     rule: Option<String>,
     rule_line: Option<usize>,
     limit: Option<String>,
-    policy: std::path::PathBuf,
+    policy: PathBuf,
     reason: &'static str,
     sentence: &'static str,
     verdict: &'static str,
@@ -68,7 +76,14 @@ pub fn run(global: &Global, args: &Args) -> Outcome {
     require_root("tollgate explain")?;
     let question = match &args.hex {
         Some(hex) => Question { interface: args.interface.clone(), what: What::Frame(bytes(hex)?) },
-        None => words(&args.words, args.ack).map_err(Failure::Input)?,
+        None => match &args.pcap {
+            // Before the kernel is asked anything: a bad file is a bad file everywhere.
+            Some(path) => Question {
+                interface: args.interface.clone(),
+                what: What::Capture(recorded::read(path).map_err(Failure::Input)?),
+            },
+            None => words(&args.words, args.ack).map_err(Failure::Input)?,
+        },
     };
     let pins = global.pins();
     let enforced = dataplane::enforced(&pins)?;
@@ -82,6 +97,7 @@ pub fn run(global: &Global, args: &Args) -> Outcome {
     };
     let frame = match question.what {
         What::Frame(frame) => frame,
+        What::Capture(packets) => return explain_pcap::run(global, enforced, &packets, args.json),
         What::Probe(mut wanted) => {
             wanted.to = wanted.to.or_else(|| own_address(enforced, wanted.from.ip()));
             probe(&wanted).context("building the packet")?
@@ -115,6 +131,7 @@ struct Question {
 
 enum What {
     Frame(Vec<u8>),
+    Capture(Vec<Recorded>),
     Probe(Probe),
 }
 

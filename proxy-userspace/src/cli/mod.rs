@@ -8,6 +8,7 @@ mod completions;
 mod confirm;
 mod detach;
 mod explain;
+mod explain_pcap;
 mod history;
 mod monitor;
 mod reading;

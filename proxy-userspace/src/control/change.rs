@@ -16,7 +16,7 @@ use super::lockdown;
 use super::lockout::shut_out;
 use super::protocol::{Caution, Command, Enforcing, Report, Response};
 use super::supervisor;
-use crate::dataplane::{self, DataplaneError, How, Shared, Unconfirmed};
+use crate::dataplane::{self, DataplaneError, How, Shared, Stopwatch, Took, Unconfirmed};
 use crate::policy::{self, Lists, Policy};
 
 impl Daemon {
@@ -91,13 +91,17 @@ impl Daemon {
     }
 
     fn apply_file(&self, file: &Path, how: &Caution) -> Response {
+        let mut watch = Stopwatch::start();
         let read = policy::read(file).and_then(|text| Ok((policy::parse(&text, file)?, text)));
         let (policy, text) = match read {
             Ok(read) => read,
             Err(error) => return Response::BadInput(error.to_string()),
         };
-        let response = self.put_to_work(policy, Some((&text, &Lists::new())), how, false);
-        if matches!(response, Response::Applied(_)) {
+        let read = watch.lap();
+        let mut response = self.put_to_work(policy, Some((&text, &Lists::new())), how, false);
+        if let Response::Applied(report) = &mut response {
+            report.took_us.read = read;
+            report.took_us.total += read;
             file.clone_into(&mut self.file.lock().unwrap_or_else(PoisonError::into_inner));
         }
         response
@@ -143,6 +147,7 @@ impl Daemon {
             }
             Err(error) => return response(&error),
         }
+        let mut watch = Stopwatch::start();
         // A panic of another apply has left nothing half-done: the kernel holds all state.
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         let _change = match lock::change(&self.places.run_dir) {
@@ -183,6 +188,7 @@ impl Daemon {
                 .ok()
         });
         let interfaces = applied.interfaces.iter().map(|one| Enforcing::new(&one.name, one.attachment));
+        let took_us = Took { total: watch.lap(), ..applied.took };
         let report = Report {
             file: policy.path.clone(),
             hash: policy.hash.clone(),
@@ -194,6 +200,7 @@ impl Daemon {
             confirm_s: how.confirm_s,
             revision,
             fallback: None,
+            took_us,
         };
         log::info!("{}", report.sentence());
         policy.warnings.iter().for_each(|warning| log::warn!("{}", warning.in_one_line()));

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::history::Revision;
-use crate::dataplane::Attachment;
+use crate::dataplane::{Attachment, Took};
 use crate::observe::bans::BansStatus;
 use crate::observe::stats::Stats;
 use crate::observe::status::Status;
@@ -135,6 +135,9 @@ pub struct Report {
     /// Why something else than the file is enforced; only at the start of a daemon.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<String>,
+    /// How long its steps took.
+    #[serde(default)]
+    pub took_us: Took,
 }
 
 /// An interface that is enforced.

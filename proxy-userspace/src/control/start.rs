@@ -15,7 +15,7 @@ use super::change::response;
 use super::daemon::{Daemon, DaemonError, OnFailure, Start};
 use super::lockdown;
 use super::protocol::{Caution, Enforcing, Report, Response};
-use crate::dataplane::{self, DataplaneError, Unconfirmed};
+use crate::dataplane::{self, DataplaneError, Took, Unconfirmed};
 use crate::policy::{Lists, Policy};
 
 /// What the file of a start was.
@@ -79,6 +79,7 @@ impl Daemon {
             warnings: Vec::new(),
             confirm_s: None,
             revision: None,
+            took_us: Took::default(),
             fallback: None,
         }))
     }

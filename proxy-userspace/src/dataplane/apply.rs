@@ -20,6 +20,7 @@ use super::pins::{Pins, remove};
 use super::selftest;
 use super::shared::Shared;
 use super::stacked;
+use super::took::{Stopwatch, Took};
 use super::unconfirmed::{self, Unconfirmed};
 use crate::policy::Policy;
 use crate::policy::compile::{RuleIds, compile_for_host, entry_for};
@@ -39,6 +40,8 @@ pub struct Applied {
     pub tests: usize,
     /// What the operator should know, and did not ask.
     pub notes: Vec<String>,
+    /// How long it took; reading the file and the total are the caller's.
+    pub took: Took,
 }
 
 /// One of the interfaces.
@@ -84,6 +87,7 @@ pub fn apply(pins: &Pins, shared: &mut Shared, policy: &Policy, how: How) -> Res
 
 fn try_apply(pins: &Pins, shared: &mut Shared, policy: &Policy, how: How) -> Result<Applied, DataplaneError> {
     let mut notes = Vec::new();
+    let (mut took, mut watch) = (Took::default(), Stopwatch::start());
     let targets = targets(policy, how.missing_ok, &mut notes)?;
     // The interfaces to enforce come first; those that only tests name are compiled and never attached.
     let mut names: Vec<_> = targets.iter().map(|interface| interface.name.clone()).collect();
@@ -92,7 +96,7 @@ fn try_apply(pins: &Pins, shared: &mut Shared, policy: &Policy, how: How) -> Res
     );
     if names.is_empty() {
         // Nothing to enforce yet, and no test to run.
-        return Ok(Applied { interfaces: Vec::new(), tests: 0, notes });
+        return Ok(Applied { interfaces: Vec::new(), tests: 0, notes, took: Took::default() });
     }
     let bad_policy = |source| DataplaneError::Compile { policy: policy.path.clone(), source };
 
@@ -100,13 +104,15 @@ fn try_apply(pins: &Pins, shared: &mut Shared, policy: &Policy, how: How) -> Res
     let live_rule = |id| in_force.iter().any(|enforced| enforced.label.has_rule(id));
     let rules = RuleIds::assign(&shared.rules()?, &live_rule, policy).map_err(bad_policy)?;
     let compiled = compile_for_host(policy, &names, &own_addresses()?, &rules).map_err(bad_policy)?;
+    took.compile = watch.lap();
     let candidate = Candidate::build(pins, shared, policy, &compiled)?;
+    took.tables = watch.lap();
     let tests = selftest::run(&candidate, policy, &compiled)?;
+    took.tests = watch.lap();
 
     if how.confirm.is_some() {
         unconfirmed::begin(pins, &targets)?;
     }
-    // Every program is verified before the first of them goes live.
     let mut loads = Vec::with_capacity(targets.len());
     for (nth, interface) in targets.iter().enumerate() {
         loads.push(candidate.load(nth, interface)?);
@@ -128,6 +134,9 @@ fn try_apply(pins: &Pins, shared: &mut Shared, policy: &Policy, how: How) -> Res
         .zip(hooks)
         .map(|((interface, ebpf), (hook, rejects))| Load { interface, ebpf, hook, rejects })
         .collect();
+    // Every program is verified before the first of them goes live: what is left then takes no time, and can hardly fail.
+    loads.iter_mut().try_for_each(verify)?;
+    took.verify = watch.lap();
     let result = match how.confirm {
         // From here on the kernel goes back by itself, whatever becomes of this process.
         Some(wait) => unconfirmed::start(pins, wait),
@@ -140,6 +149,7 @@ fn try_apply(pins: &Pins, shared: &mut Shared, policy: &Policy, how: How) -> Res
             Ok(interfaces)
         },
     );
+    took.replace = watch.lap();
     match result {
         Ok(interfaces) => {
             // What the policy before enforced besides is let go when this one is confirmed.
@@ -147,7 +157,7 @@ fn try_apply(pins: &Pins, shared: &mut Shared, policy: &Policy, how: How) -> Res
                 release(pins, &targets, &interfaces)?;
             }
             stacked::refresh(pins, shared, &[])?;
-            Ok(Applied { interfaces, tests, notes })
+            Ok(Applied { interfaces, tests, notes, took })
         }
         Err(error) => {
             for step in placed.into_iter().rev() {
@@ -265,6 +275,28 @@ struct Load<'a> {
     rejects: bool,
 }
 
+impl Load<'_> {
+    /// How XDP is to be attached, if it is to be tried.
+    const fn xdp(&self) -> Option<Attachment> {
+        match self.hook {
+            HookChoice::Auto if self.rejects => None,
+            HookChoice::Auto | HookChoice::Native => Some(Attachment::XdpNative),
+            HookChoice::Generic => Some(Attachment::XdpGeneric),
+            HookChoice::Tc | HookChoice::Clsact => None,
+        }
+    }
+}
+
+/// Has the kernel verify the programs that an interface is to get. Where XDP turns out to be impossible, TC's is verified then.
+fn verify(load: &mut Load<'_>) -> Result<(), DataplaneError> {
+    object::classifier(&mut load.ebpf, object::TC_EGRESS)?;
+    if load.xdp().is_some() {
+        object::xdp(&mut load.ebpf, object::xdp_for_kernel()).map(drop)
+    } else {
+        object::classifier(&mut load.ebpf, object::TC_INGRESS).map(drop)
+    }
+}
+
 /// Puts all programs on their hooks; what was placed is noted for the way back.
 fn go_live(
     pins: &Pins,
@@ -311,19 +343,14 @@ fn enforce(
     placed: &mut Vec<Placed>,
     notes: &mut Vec<String>,
 ) -> Result<Attachment, DataplaneError> {
+    let asked = load.xdp();
     let Load { interface, ebpf, hook, rejects } = load;
     let hook = *hook;
     let folder = pins.interface(interface.index);
     let clsact = hook == HookChoice::Clsact;
-    let asked = match hook {
-        HookChoice::Auto if *rejects => {
-            notes.push(format!("{}: {TC_TO_REJECT}", interface.name));
-            None
-        }
-        HookChoice::Auto | HookChoice::Native => Some(Attachment::XdpNative),
-        HookChoice::Generic => Some(Attachment::XdpGeneric),
-        HookChoice::Tc | HookChoice::Clsact => None,
-    };
+    if hook == HookChoice::Auto && *rejects {
+        notes.push(format!("{}: {TC_TO_REJECT}", interface.name));
+    }
     if let Some(attachment) = asked {
         let other = match attachment {
             Attachment::XdpNative => Attachment::XdpGeneric,

@@ -3,6 +3,7 @@
 //! Called by `tollgate explain`. Tables and bans are the live ones; counters, limits, flows and fragments are copies, taken
 //! when the question is asked, so that no answer leaves a trace.
 
+use std::borrow::Cow;
 use std::num::NonZeroUsize;
 
 use aya::maps::{Array, HashMap as KernelHashMap, Map, MapData};
@@ -31,6 +32,7 @@ const READ_ONLY: [&str; 4] = ["BANS", "BAN_PREFIXES", "BAN_FILTER", "STACKED"];
 #[derive(Debug)]
 pub struct Explainer {
     trial: Trial,
+    is_tc: bool,
 }
 
 impl Explainer {
@@ -57,7 +59,8 @@ impl Explainer {
         let mut ebpf = loaded(&plan, Settings { on_deadline: DEADLINE_NONE, ..settings })?;
         copy_state(pins, &mut ebpf)?;
         let hook = if enforced.attachment.hook() == "xdp" { TrialHook::Xdp } else { TrialHook::Tc };
-        Ok(Self { trial: Trial::verified(ebpf, label_rules(&enforced.label), hook)? })
+        let trial = Trial::verified(ebpf, label_rules(&enforced.label), hook)?;
+        Ok(Self { trial, is_tc: hook == TrialHook::Tc })
     }
 
     /// What would become of a frame. What it changes is remembered for the frames that follow, as the live program would.
@@ -65,7 +68,21 @@ impl Explainer {
     /// # Errors
     /// If the kernel does not run it: it takes frames of at least 14 bytes and at most a page.
     pub fn judge(&mut self, frame: &[u8]) -> Result<Outcome, DataplaneError> {
-        self.trial.ingress(frame, Outcome::plain(Reason::TableFault))
+        let guess = Outcome::plain(Reason::TableFault);
+        if !self.is_tc {
+            return self.trial.ingress(frame, guess);
+        }
+        self.trial.ingress_of_any_length(&as_tc_sees_it(frame), guess)
+    }
+}
+
+/// The kernel takes the outermost tag off before TC. Frames that end behind it never get that far, and are left as they are.
+fn as_tc_sees_it(frame: &[u8]) -> Cow<'_, [u8]> {
+    match (frame.get(12..14), frame.get(..12), frame.get(16..)) {
+        (Some([0x81, 0x00] | [0x88, 0xa8]), Some(addresses), Some(rest)) if rest.len() >= 4 => {
+            Cow::Owned([addresses, rest].concat())
+        }
+        _ => Cow::Borrowed(frame),
     }
 }
 

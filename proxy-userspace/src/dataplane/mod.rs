@@ -44,6 +44,7 @@ mod shared;
 mod stacked;
 mod sweep;
 mod switches;
+mod took;
 mod trial;
 mod unconfirmed;
 
@@ -66,5 +67,6 @@ pub use offences::Offences;
 pub use pins::Pins;
 pub use shared::{Shared, now_ns, read_rules};
 pub use sweep::sweep;
+pub use took::{Stopwatch, Took};
 pub use trial::{Trial, TrialHook, time_of_empty_program};
 pub use unconfirmed::{Unconfirmed, confirm, revert, tidy, unconfirmed};

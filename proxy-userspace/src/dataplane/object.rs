@@ -92,24 +92,28 @@ pub fn xdp_for_kernel() -> &'static str {
     if old { XDP_LINEAR } else { XDP_INGRESS }
 }
 
-/// Loads an XDP program into the kernel, which verifies it.
+/// Loads an XDP program into the kernel, which verifies it; one that is there already is not verified again.
 ///
 /// # Errors
 /// If the verifier refuses it.
 pub fn xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, DataplaneError> {
     let program = ebpf.program_mut(name).ok_or_else(|| missing(name))?;
     let program: &mut Xdp = program.try_into().context(|| name.to_owned())?;
-    program.load().context(|| format!("verifying {name}"))?;
+    if program.fd().is_err() {
+        program.load().context(|| format!("verifying {name}"))?;
+    }
     Ok(program)
 }
 
-/// Loads a TC program into the kernel, which verifies it.
+/// Loads a TC program into the kernel, which verifies it; one that is there already is not verified again.
 ///
 /// # Errors
 /// If the verifier refuses it.
 pub fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier, DataplaneError> {
     let program = ebpf.program_mut(name).ok_or_else(|| missing(name))?;
     let program: &mut SchedClassifier = program.try_into().context(|| name.to_owned())?;
-    program.load().context(|| format!("verifying {name}"))?;
+    if program.fd().is_err() {
+        program.load().context(|| format!("verifying {name}"))?;
+    }
     Ok(program)
 }

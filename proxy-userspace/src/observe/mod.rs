@@ -7,6 +7,7 @@ pub mod feed;
 pub mod heavy;
 pub mod metrics;
 pub mod rates;
+pub mod recorded;
 pub mod stats;
 pub mod status;
 mod words;

@@ -1,7 +1,8 @@
 //! Packets that other filters let through: each with the reason that it must end with here, and beside it its twin, the
 //! nearest honest packet, which must pass. Written from docs/policy.md and docs/operations.md.
 //!
-//! One theme a file; `tests/evasion.rs` runs them all by both programs in the kernel.
+//! One theme a file; `tests/evasion.rs` runs them all by both programs in the kernel, `tests/explain_evasion.rs` on a live
+//! interface.
 
 mod build;
 mod fragments;
@@ -19,7 +20,7 @@ mod udp;
 use proxy_common::abi::reason::Reason;
 
 pub use self::build::{Family, Hosts, LINK};
-pub use self::run::{HOOKS, Row, Trials};
+pub use self::run::{HOOKS, POLICY, Row, Trials};
 
 /// Cases that do not end as the documents say, each with what is wrong: shown as gaps. A case that ends well again must
 /// be taken off the list.

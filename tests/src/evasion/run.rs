@@ -19,7 +19,8 @@ const KEYS: [u64; 3] = [0x1234_5678_9abc_def1, 0x0fed_cba9_8765_4321, 0x5555_aaa
 /// Between cases: longer than any timeout of the policy.
 const DAY: u64 = 24 * 3600 * SECOND;
 
-const POLICY: &str = r#"
+/// What cases are judged by.
+pub const POLICY: &str = r#"
 version = 1
 
 [interfaces.outer0]
