@@ -25,6 +25,8 @@ const LONGEST: &str = "20";
 const RATE: u64 = 20_000;
 /// What passes on any link, whatever a tool sends.
 const LINK: [&str; 2] = ["arp", "neighbour-discovery"];
+/// Longer than a connection takes to end on a machine that is busy with something else.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Rules that none of the tools may satisfy.
 const CLOSED_RULES: [&str; 6] = ["django", "crm-dev", "crm", "postgres", "stripe-dashboard", "default"];
 /// The protocols' counters of packets that got to them although no policy here has a service of UDP.
@@ -98,7 +100,26 @@ impl Scene {
         Ok((stats, received, testimony))
     }
 
+    /// Waits until the last connection of the lab's own clients is over: its end is no packet of the next tool.
+    fn hang_up(&self) -> Result<()> {
+        let end = Instant::now() + PATIENCE;
+        let states = ["established", "fin-wait-1", "fin-wait-2", "close-wait", "last-ack", "closing"];
+        let server = SERVER_V4.to_string();
+        let mut argv = vec!["ss", "-Htn"];
+        argv.extend(states.iter().flat_map(|state| ["state", state]));
+        argv.extend(["src", &server]);
+        loop {
+            let open = self.deployment.lab.ns(Host::Server).run(&argv)?.stdout;
+            if open.is_empty() {
+                return Ok(());
+            }
+            ensure!(Instant::now() < end, "still open: {}", String::from_utf8_lossy(&open));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     fn check(&self, run: &Run) -> Result<()> {
+        self.hang_up()?;
         let began = Instant::now();
         let (stats, received, testimony) = self.readings()?;
         match &run.sends {
