@@ -1,5 +1,5 @@
-//! Tells whoever listens of a packet that was dropped, or would have been if its service did not audit: reason, rule and the frame's first bytes. Behind the exit; while nobody listens
-//! it costs one read.
+//! Tells whoever listens of a packet that was dropped, or would have been if its service did not audit, and the daemon of one
+//! over a limit that bans: reason, rule and the frame's first bytes. Behind the exit; while nobody listens it costs one read.
 //!
 //! Throttled here and not by the reader: a flood must not be paid for a second time.
 

@@ -1,5 +1,5 @@
-//! Events: what is told of a packet that was dropped, or would have been if its service did not audit, while somebody listens. Written by `proxy-ebpf` (`report.rs`), read by
-//! `dataplane::events`.
+//! Events: what is told of a packet that was dropped, or would have been if its service did not audit, while somebody listens.
+//! Written by `proxy-ebpf` (`report.rs`), read by `dataplane::events`.
 
 /// First bytes of a frame that an event carries: link, network and transport header of nearly every packet.
 pub const SNAP_LEN: usize = 128;

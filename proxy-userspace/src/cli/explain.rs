@@ -13,9 +13,9 @@ use crate::control::lock;
 use crate::dataplane::{self, Enforced, Explainer};
 use crate::observe::drops::{Called, Dropped};
 use crate::observe::recorded::{self, Recorded};
+use crate::observe::stats::word;
 use crate::policy::Policy;
 use crate::simulate::{Probe, ProbeKind, probe};
-use proxy_common::abi::reason::Verdict;
 use proxy_common::engine::Outcome as Judged;
 
 /// Ask the policy in force what would become of a packet, and why
@@ -103,13 +103,8 @@ pub fn run(global: &Global, args: &Args) -> Outcome {
             probe(&wanted).context("building the packet")?
         }
     };
-    if !(14..=4096).contains(&frame.len()) {
-        return Err(Failure::Input(format!("a frame has 14 to 4096 bytes, not {}", frame.len())));
-    }
-    let judged = {
-        let _change = lock::change(&global.run_dir).context("waiting for another change to end")?;
-        Explainer::open(&pins, enforced)?.judge(&frame)?
-    };
+    Explainer::takes(frame.len()).map_err(Failure::Input)?;
+    let judged = explainer(global, enforced)?.judge(&frame)?;
     let rules = dataplane::read_rules(&pins)?;
     let history = History::new(&global.state_dir);
     let source = history.with_hash(&enforced.hash()).and_then(|one| history.load(one.revision).ok());
@@ -204,6 +199,12 @@ fn own_address(enforced: &Enforced, from: IpAddr) -> Option<IpAddr> {
     addresses.iter().find(fits).map(|(_, address)| *address)
 }
 
+/// The policy in force on an interface, ready to be asked.
+pub fn explainer(global: &Global, enforced: &Enforced) -> Result<Explainer, Failure> {
+    let _change = lock::change(&global.run_dir).context("waiting for another change to end")?;
+    Ok(Explainer::open(&global.pins(), enforced)?)
+}
+
 fn answer(
     enforced: &Enforced,
     frame: &[u8],
@@ -218,7 +219,7 @@ fn answer(
     let zones = packet.source.and_then(|source| Some(zones(policy?.0, source)));
     let service =
         policy.and_then(|(policy, _)| policy.services.iter().find(|one| Some(&one.name) == rule.as_ref()));
-    let limit = service.and_then(|one| policy?.0.limits.get(one.limit?.0));
+    let limit = service.and_then(|one| policy?.0.limit_of(one));
     Answer {
         interface: enforced.interface.name.clone(),
         hook: enforced.attachment.hook(),
@@ -231,10 +232,7 @@ fn answer(
         policy: enforced.policy(),
         reason: judged.reason.name(),
         sentence: judged.reason.sentence(),
-        verdict: match judged.verdict() {
-            Verdict::Pass => "pass",
-            Verdict::Drop => "drop",
-        },
+        verdict: word(judged.verdict()),
     }
 }
 

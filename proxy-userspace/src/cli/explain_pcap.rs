@@ -3,17 +3,15 @@
 use anyhow::Context;
 use serde::Serialize;
 
+use super::explain::explainer;
 use super::table::{print, rendered, table};
 use super::{Global, Outcome};
-use crate::control::lock;
-use crate::dataplane::{self, Enforced, Explainer};
+use crate::dataplane::{Enforced, Explainer, read_rules};
 use crate::observe::drops::{Called, Dropped};
-use crate::observe::recorded::{LONGEST_FRAME, Recorded};
-use proxy_common::abi::reason::{Reason, Verdict};
+use crate::observe::recorded::Recorded;
+use crate::observe::stats::word;
+use proxy_common::abi::reason::Reason;
 use proxy_common::engine::Outcome as Judged;
-
-/// Shortest frame that the kernel runs a program on: an Ethernet header.
-const SHORTEST_FRAME: usize = 14;
 
 /// What is said of one packet.
 #[derive(Debug, Serialize)]
@@ -31,19 +29,12 @@ struct Row<'a> {
 
 /// Judges all packets, in their order.
 pub fn run(global: &Global, enforced: &Enforced, packets: &[Recorded], json: bool) -> Outcome {
-    let pins = global.pins();
-    let rules = dataplane::read_rules(&pins)?;
-    let mut explainer = {
-        let _change = lock::change(&global.run_dir).context("waiting for another change to end")?;
-        Explainer::open(&pins, enforced)?
-    };
+    let rules = read_rules(&global.pins())?;
+    let mut explainer = explainer(global, enforced)?;
     let mut rows = Vec::with_capacity(packets.len());
     for (nth, packet) in packets.iter().enumerate() {
-        let judged = if (SHORTEST_FRAME..=LONGEST_FRAME).contains(&packet.length) {
-            explainer.judge(&packet.frame).map_err(|error| error.to_string())
-        } else {
-            Err(format!("a frame has {SHORTEST_FRAME} to {LONGEST_FRAME} bytes, not {}", packet.length))
-        };
+        let judged = Explainer::takes(packet.length)
+            .and_then(|()| explainer.judge(&packet.frame).map_err(|error| error.to_string()));
         rows.push(row(enforced, nth + 1, packet, judged, &rules));
     }
     if json {
@@ -69,16 +60,12 @@ fn row<'a>(
     let mut told = Dropped::of_frame(&packet.frame, shown, called);
     told.length = u32::try_from(packet.length).unwrap_or(u32::MAX);
     let rule = outcome.filter(|outcome| outcome.reason.has_rule());
-    let verdict = |outcome: Judged| match outcome.verdict() {
-        Verdict::Pass => "pass",
-        Verdict::Drop => "drop",
-    };
     Row {
         number,
         interface,
         hook: enforced.attachment.hook(),
         packet: told.packet().to_string(),
-        verdict: outcome.map(verdict),
+        verdict: outcome.map(|outcome| word(outcome.verdict())),
         reason: outcome.map(|outcome| outcome.reason.name()),
         rule: rule.and_then(|outcome| rules.get(usize::from(outcome.rule))?.as_deref()),
         error: judged.err(),

@@ -286,9 +286,14 @@ impl Daemon {
         Ok(())
     }
 
+    /// The policy that this daemon knows to be in force, without a look at the kernel.
+    pub(super) fn last_applied(&self) -> Option<Arc<Policy>> {
+        self.in_force.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The policy in force: as this daemon applied it, or from the history, if others have changed it since.
-    pub(super) fn in_force(&self) -> Option<Arc<Policy>> {
-        let known = self.in_force.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    fn in_force(&self) -> Option<Arc<Policy>> {
+        let known = self.last_applied();
         let enforced = dataplane::enforced(&self.places.pins).ok()?;
         let Some(hash) = enforced.first().map(|one| one.hash()) else { return known };
         if known.as_ref().is_some_and(|known| known.hash == hash) {

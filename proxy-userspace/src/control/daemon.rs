@@ -255,7 +255,7 @@ pub async fn run(places: Places, start: Start, enforcing: impl FnOnce(&Report)) 
             },
             _ = look.tick() => {
                 daemon.settle().await;
-                counts.follow(&daemon).await;
+                counts.follow(&daemon);
                 if watch.as_mut().is_some_and(Watch::has_changed) {
                     daemon.reload().await;
                 }

@@ -13,16 +13,18 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 use proxy_common::abi::event::Event;
+use proxy_common::packet::protocol;
+use proxy_common::packet::transport::{ACK, SYN};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::daemon::Daemon;
 use super::lock;
 use crate::bans::Protected;
-use crate::dataplane::{Offences, completed, read_rules};
-use crate::observe::drops::{Called, Dropped};
+use crate::dataplane::{DataplaneError, Offences, Pins, completed, read_rules};
+use crate::observe::drops::{ip, packet_of};
 use crate::observe::heavy::Heavy;
 use crate::policy::Policy;
 use crate::policy::model::{Escalation, Scope, Service, Transport, Unit};
@@ -34,8 +36,6 @@ const WINDOW: Duration = Duration::from_secs(60);
 const ROOM: usize = 1024;
 /// Offences that are read before the daemon looks at anything else.
 const MOST_AT_ONCE: usize = 1000;
-/// Bits of an IPv6 source that are one source.
-const V6_LEN: u8 = 64;
 
 /// A source, and the rule whose limit it exceeds.
 type Key = (IpNet, u16);
@@ -57,6 +57,20 @@ pub(super) struct Watched {
     rules: HashMap<u16, (usize, Escalation)>,
 }
 
+impl Watched {
+    /// With the ids that the rules have in the kernel.
+    fn new(policy: Arc<Policy>, pins: &Pins) -> Result<Self, DataplaneError> {
+        let names = read_rules(pins)?;
+        let id = |name: &str| names.iter().position(|one| one.as_deref() == Some(name));
+        let services = policy.services.iter().enumerate().filter_map(|(place, service)| {
+            let escalation = policy.escalation(service)?;
+            Some((u16::try_from(id(&service.name)?).ok()?, (place, escalation)))
+        });
+        let rules = services.collect();
+        Ok(Self { policy, rules })
+    }
+}
+
 /// What the kernel tells of, and the counts of it.
 #[derive(Debug)]
 pub(super) struct Counts {
@@ -68,7 +82,7 @@ pub(super) struct Counts {
 #[derive(Debug)]
 struct Tally {
     watched: Option<Arc<Watched>>,
-    heavy: Heavy<Key, Option<(IpAddr, u16)>>,
+    heavy: Heavy<Key, ()>,
     since: Instant,
 }
 
@@ -77,26 +91,30 @@ impl Counts {
         Self { offences: None, tally: Tally::new() }
     }
 
-    /// Looks which policy is in force, and opens the ring that its programs write to. Called again and again.
-    pub(super) async fn follow(&mut self, daemon: &Arc<Daemon>) {
-        let asked = Arc::clone(daemon);
-        self.tally.watched = tokio::task::spawn_blocking(move || asked.watched()).await.unwrap_or_default();
+    /// Takes note of the policy in force, and opens the ring that its programs write to. Called again and again; nearly always
+    /// nothing is new.
+    pub(super) fn follow(&mut self, daemon: &Daemon) {
         let pins = &daemon.places.pins;
-        let is_open = self.offences.as_ref().is_some_and(|one| one.get_ref().is_in_force(pins));
-        if self.tally.watched.is_none() || is_open {
+        let bans = |policy: &Arc<Policy>| policy.services.iter().any(|one| policy.escalation(one).is_some());
+        let Some(policy) = daemon.last_applied().filter(bans) else {
+            self.tally.watched = None;
+            return;
+        };
+        let is_known = self.tally.watched.as_ref().is_some_and(|known| Arc::ptr_eq(&known.policy, &policy));
+        if is_known && self.offences.as_ref().is_some_and(|one| one.get_ref().is_in_force(pins)) {
             return;
         }
-        self.offences = match Offences::open(pins) {
-            Ok(offences) => offences.and_then(|one| {
-                // SAFETY: the ring owns its descriptor, which stays the same and open until the ring is dropped.
-                let fd = unsafe { AsyncFd::register_with_interest(one, Interest::READABLE) };
-                fd.inspect_err(|error| log::warn!("waiting for offences: {error}")).ok()
-            }),
-            Err(error) => {
-                log::warn!("nobody is banned for exceeding a limit: {error}");
-                None
+        match Watched::new(policy, pins).and_then(|watched| Ok((watched, Offences::open(pins)?))) {
+            Ok((watched, offences)) => {
+                self.tally.watched = Some(Arc::new(watched));
+                self.offences = offences.and_then(|one| {
+                    // SAFETY: the ring owns its descriptor, which stays the same and open until the ring is dropped.
+                    let fd = unsafe { AsyncFd::register_with_interest(one, Interest::READABLE) };
+                    fd.inspect_err(|error| log::warn!("waiting for offences: {error}")).ok()
+                });
             }
-        };
+            Err(error) => log::warn!("nobody is banned for exceeding a limit: {error}"),
+        }
     }
 
     /// Waits for offences, and gives the sources that have offended often enough. Never ready while there is no ring. To be
@@ -134,14 +152,13 @@ impl Tally {
     /// Counts an offence; gives its source if that has offended so often.
     fn judge(&mut self, event: &Event) -> Option<Suspect> {
         let (_, escalation) = *self.watched.as_ref()?.rules.get(&event.rule)?;
-        let offence = Dropped::decode(event, Called { interface: "", rule: None, to_unix_ns: 0 });
-        let source = offence.source?;
+        // UDP proves nobody, so nobody is banned for it, whatever connections are open.
+        let offence = packet_of(event).filter(|packet| packet.protocol == protocol::TCP)?;
+        let source = ip(offence.source, offence.v6);
         // A packet that opens a connection is of none yet.
-        let opens =
-            offence.detail.as_deref().is_some_and(|flags| flags.contains("SYN") && !flags.contains("ACK"));
-        let of = offence.source_port.filter(|_| !opens);
-        let of = of.map(|port| (source, port));
-        let suspect = Suspect { source: accountable(source), rule: event.rule, of };
+        let opens = offence.tcp_flags & (SYN | ACK) == SYN;
+        let of = (!opens).then_some((source, offence.source_port));
+        let suspect = Suspect { source: Target::accountable(source), rule: event.rule, of };
         self.note(suspect, escalation.after).then_some(suspect)
     }
 
@@ -149,38 +166,12 @@ impl Tally {
     /// low, never too high.
     fn note(&mut self, suspect: Suspect, after: u64) -> bool {
         let key = (suspect.source, suspect.rule);
-        self.heavy.add(key, 1, suspect.of);
+        self.heavy.add(key, 1, ());
         self.heavy.get(&key).is_some_and(|entry| (entry.count - entry.error).is_multiple_of(after))
     }
 }
 
-/// Who a packet is put down to.
-fn accountable(source: IpAddr) -> IpNet {
-    match source {
-        IpAddr::V4(source) => Ipv4Net::from(source).into(),
-        IpAddr::V6(source) => {
-            Ipv6Net::new(source, V6_LEN).map_or_else(|_| Ipv6Net::from(source), |net| net.trunc()).into()
-        }
-    }
-}
-
 impl Daemon {
-    /// The policy in force, if it bans who exceeds a limit.
-    fn watched(&self) -> Option<Arc<Watched>> {
-        let policy = self.in_force()?;
-        policy.services.iter().find_map(|service| policy.escalation(service))?;
-        let names = read_rules(&self.places.pins)
-            .inspect_err(|error| log::warn!("nobody is banned for exceeding a limit: {error}"))
-            .ok()?;
-        let id = |name: &str| names.iter().position(|one| one.as_deref() == Some(name));
-        let services = policy.services.iter().enumerate().filter_map(|(place, service)| {
-            let id = u16::try_from(id(&service.name)?).ok()?;
-            Some((id, (place, policy.escalation(service)?)))
-        });
-        let rules = services.collect();
-        Some(Arc::new(Watched { policy, rules }))
-    }
-
     /// Bans those of the suspects that are who they say.
     pub(super) async fn escalate(self: &Arc<Self>, watched: Arc<Watched>, suspects: Vec<Suspect>) {
         let daemon = Arc::clone(self);
@@ -230,24 +221,27 @@ fn is_proven(policy: &Policy, service: &Service, suspect: Suspect) -> std::io::R
 
 /// So many connections at a time are more than others could have a source open: half of what the limit lets in at once.
 fn many(policy: &Policy, service: &Service) -> u64 {
-    let buckets = service.limit.and_then(|id| policy.limits.get(id.0)).map(|limit| limit.buckets.as_slice());
-    let own =
-        buckets.unwrap_or_default().iter().filter(|bucket| matches!(bucket.scope, Scope::Source { .. }));
+    let buckets = policy.limit_of(service).map(|limit| limit.buckets.as_slice()).unwrap_or_default();
+    let own = buckets.iter().filter(|bucket| matches!(bucket.scope, Scope::Source { .. }));
     let bursts = own.filter(|bucket| bucket.unit != Unit::Bytes).map(|bucket| bucket.burst);
     bursts.min().map_or(u64::MAX, |burst| (burst / 2).max(2))
 }
 
 fn why(policy: &Policy, service: &Service, escalation: Escalation) -> String {
-    let limit = service.limit.and_then(|id| policy.limits.get(id.0)).map_or("", |limit| limit.name.as_str());
+    let limit = policy.limit_of(service).map_or("", |limit| limit.name.as_str());
     format!("{} packets over the limit {limit} of {} within a minute", escalation.after, service.name)
 }
 
 #[cfg(test)]
 mod tests {
+    use etherparse::PacketBuilder;
+    use proxy_common::abi::event::SNAP_LEN;
+    use proxy_common::abi::reason::Reason;
+
     use super::*;
 
     fn suspect(source: &str) -> Suspect {
-        Suspect { source: accountable(source.parse().expect("an address")), rule: 3, of: None }
+        Suspect { source: Target::accountable(source.parse().expect("an address")), rule: 3, of: None }
     }
 
     #[test]
@@ -262,11 +256,56 @@ mod tests {
     }
 
     #[test]
+    fn of_tcp_alone_and_what_opens_a_connection_is_of_none() {
+        let text = "version = 1\n[interfaces.eth0]\n[limits.l]\nper-source = { packets = \"100/s\" }\n\
+                    exceed = { ban = \"10m\", after = 1 }\n\
+                    [services.s]\nports = [\"tcp/80\", \"udp/80\"]\nallow = \"any\"\nlimit = \"l\"\n";
+        let policy = crate::policy::parse(text, std::path::Path::new("p.toml")).expect("a policy");
+        let escalation = policy.escalation(&policy.services[0]).expect("a ban");
+        let rules = HashMap::from([(3, (0, escalation))]);
+        let mut tally = Tally::new();
+        tally.watched = Some(Arc::new(Watched { policy: Arc::new(policy), rules }));
+        let from = || PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4([203, 0, 113, 9], [192, 0, 2, 1], 64);
+        let mut judged = |write: &dyn Fn(&mut Vec<u8>)| {
+            let mut frame = Vec::new();
+            write(&mut frame);
+            let mut bytes = [0; SNAP_LEN];
+            bytes[..frame.len()].copy_from_slice(&frame);
+            let (frame_len, snap_len) = (frame.len() as u32, frame.len() as u8);
+            let reason = Reason::OverLimitPackets as u8;
+            let event = Event {
+                time_ns: 0,
+                skipped: 0,
+                interface: 1,
+                frame_len,
+                rule: 3,
+                reason,
+                snap_len,
+                _pad: 0,
+                bytes,
+            };
+            tally.judge(&event)
+        };
+        let source = "203.0.113.9".parse().expect("an address");
+        let suspected = |of| Some(Suspect { source: Target::accountable(source), rule: 3, of });
+        let syn = judged(&|frame| from().tcp(4000, 80, 1, 100).syn().write(frame, &[]).expect("a frame"));
+        assert_eq!(syn, suspected(None));
+        let data =
+            judged(&|frame| from().tcp(4000, 80, 1, 100).ack(9).write(frame, b"more").expect("a frame"));
+        assert_eq!(data, suspected(Some((source, 4000))));
+        let udp = judged(&|frame| from().udp(4000, 80).write(frame, b"more").expect("a frame"));
+        assert_eq!(udp, None);
+    }
+
+    #[test]
     fn sources_that_come_once_make_nobody_suspected() {
         let mut counts = Tally::new();
         for n in 0..20_000u32 {
-            let one =
-                Suspect { source: Ipv4Net::from(std::net::Ipv4Addr::from(n)).into(), rule: 3, of: None };
+            let one = Suspect {
+                source: Target::accountable(std::net::Ipv4Addr::from(n).into()),
+                rule: 3,
+                of: None,
+            };
             assert!(!counts.note(one, 2), "{n}");
         }
     }

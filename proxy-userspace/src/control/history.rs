@@ -10,14 +10,15 @@
 //! appears whole or not at all; one that can't be read is passed over, and the others are not lost with it.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::private;
 use crate::policy::{self, Lists, Policy};
 
 /// Revisions that are kept.
@@ -26,8 +27,6 @@ const FOLDER: &str = "history";
 const ABOUT: &str = "revision.json";
 const TEXT: &str = "policy.toml";
 const STAGING: &str = "new";
-/// Policies may name what an operator does not want everybody to know.
-const PRIVATE: u32 = 0o600;
 
 /// What became of a policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,10 +139,10 @@ impl History {
             let copy = staging.join(&file);
             fs::copy(lists.get(name).cloned().unwrap_or_else(beside), &copy)?;
             // A copy has the mode of what it was copied from.
-            fs::set_permissions(&copy, fs::Permissions::from_mode(PRIVATE))?;
+            fs::set_permissions(&copy, fs::Permissions::from_mode(private::MODE))?;
             copies.insert(name.clone(), file);
         }
-        write(&staging.join(TEXT), text.as_bytes())?;
+        private::write(&staging.join(TEXT), text.as_bytes())?;
         let about = Revision {
             revision: number,
             time: Timestamp::now(),
@@ -152,7 +151,7 @@ impl History {
             fate,
             lists: copies,
         };
-        write(&staging.join(ABOUT), &serde_json::to_vec_pretty(&about)?)?;
+        private::write(&staging.join(ABOUT), &serde_json::to_vec_pretty(&about)?)?;
         File::open(&staging)?.sync_all()?;
         fs::rename(&staging, self.of(number))?;
         File::open(&self.folder)?.sync_all()?;
@@ -180,7 +179,7 @@ impl History {
     pub fn set_fate(&self, revision: &Revision, fate: Fate) -> io::Result<()> {
         let folder = self.of(revision.revision);
         let next = folder.join("next.json");
-        write(&next, &serde_json::to_vec_pretty(&Revision { fate, ..revision.clone() })?)?;
+        private::write(&next, &serde_json::to_vec_pretty(&Revision { fate, ..revision.clone() })?)?;
         fs::rename(next, folder.join(ABOUT))
     }
 
@@ -230,12 +229,6 @@ impl History {
     }
 }
 
-fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(PRIVATE).open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -262,7 +255,7 @@ mod tests {
         for file in ["policy.toml", "list-0", "revision.json"] {
             let path = folder.path().join("state/history/1").join(file);
             let mode = fs::metadata(path).expect(file).permissions().mode();
-            assert_eq!(mode & 0o777, PRIVATE, "{file}: {mode:o}");
+            assert_eq!(mode & 0o777, private::MODE, "{file}: {mode:o}");
         }
         // The operator's files change; the revision does not.
         fs::write(folder.path().join("bad.txt"), "198.51.100.0/24\n").expect("a list");

@@ -4,14 +4,16 @@
 //! for their owner alone, whatever the umask says and wherever the run directory is. Called by the daemon and by every command
 //! that changes something or asks for events.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
+
+use super::private;
 
 /// Held by the daemon as long as it lives.
 const DAEMON: &str = "daemon.lock";
@@ -21,8 +23,6 @@ const CHANGE: &str = "change.lock";
 const EVENTS: &str = "events.lock";
 /// How long a change may take.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// For the owner alone: who can open a file for reading can take its lock, and nothing would change any more.
-const PRIVATE: u32 = 0o600;
 
 /// A lock; dropping it lets go.
 #[derive(Debug)]
@@ -82,10 +82,11 @@ fn lock(run_dir: &Path, name: &str) -> io::Result<Lock> {
     // The socket in it commands the firewall: for its owner alone.
     fs::DirBuilder::new().recursive(true).mode(0o700).create(run_dir)?;
     let path = run_dir.join(name);
-    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(PRIVATE).open(path)?;
-    // One that an earlier version has made may still be open to others.
-    if file.metadata()?.permissions().mode() & 0o777 != PRIVATE {
-        file.set_permissions(fs::Permissions::from_mode(PRIVATE))?;
+    let file = private::open(&path)?;
+    // One that an earlier version has made may still be open to others: who can read it can hold it, and nothing would change
+    // any more.
+    if file.metadata()?.permissions().mode() & 0o777 != private::MODE {
+        file.set_permissions(fs::Permissions::from_mode(private::MODE))?;
     }
     let file =
         Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| io::Error::from(errno))?;
@@ -119,7 +120,7 @@ mod tests {
         assert!(locks.iter().all(Result::is_ok), "{locks:?}");
         for name in [DAEMON, CHANGE, EVENTS] {
             let mode = fs::metadata(folder.path().join(name)).expect(name).permissions().mode();
-            assert_eq!(mode & 0o777, PRIVATE, "{name}: {mode:o}");
+            assert_eq!(mode & 0o777, private::MODE, "{name}: {mode:o}");
         }
     }
 

@@ -12,12 +12,13 @@
 //! Called by `start` and `change`. A file that can't be read is as good as none: a policy is never guessed.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::private;
 use crate::policy::model::HookChoice;
 use crate::policy::{self, Policy};
 
@@ -56,9 +57,7 @@ pub fn remember(state_dir: &Path, policy: &Policy) -> io::Result<()> {
     }
     fs::DirBuilder::new().recursive(true).mode(0o700).create(state_dir)?;
     let next = file.with_extension("json.new");
-    let mut new = File::options().create(true).truncate(true).write(true).mode(0o600).open(&next)?;
-    new.write_all(&bytes)?;
-    new.sync_all()?;
+    private::write(&next, &bytes)?;
     fs::rename(&next, &file)?;
     File::open(state_dir)?.sync_all()
 }

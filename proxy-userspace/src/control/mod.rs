@@ -11,6 +11,7 @@ pub mod lock;
 pub mod lockdown;
 pub mod lockout;
 pub mod peer;
+mod private;
 pub mod protocol;
 pub mod scrape;
 mod seats;

@@ -36,6 +36,23 @@ pub struct Explainer {
 }
 
 impl Explainer {
+    /// Shortest frame that the kernel runs a program on: an Ethernet header.
+    const SHORTEST: usize = 14;
+    /// Longest one.
+    pub const LONGEST: usize = 4096;
+
+    /// Fails if a frame of so many bytes can't be judged.
+    ///
+    /// # Errors
+    /// A sentence that says so.
+    pub fn takes(length: usize) -> Result<(), String> {
+        let (shortest, longest) = (Self::SHORTEST, Self::LONGEST);
+        if (shortest..=longest).contains(&length) {
+            return Ok(());
+        }
+        Err(format!("a frame has {shortest} to {longest} bytes, not {length}"))
+    }
+
     /// Copies what there is now. The caller holds the lock on changes: the tables are pinned for a moment.
     ///
     /// # Errors

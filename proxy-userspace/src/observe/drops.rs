@@ -62,6 +62,11 @@ pub struct Called<'a> {
     pub to_unix_ns: i128,
 }
 
+/// The packet of an event as the engine read it; `None` if an event does not carry all that it takes to read it.
+pub fn packet_of(event: &Event) -> Option<PacketInfo> {
+    packet::parse(&Snap(event)).ok()
+}
+
 impl Dropped {
     /// Decodes an event.
     pub fn decode(event: &Event, called: Called<'_>) -> Self {
@@ -90,9 +95,9 @@ impl Dropped {
             drop.vlans = lax.vlan_ids().iter().map(|id| id.value()).collect();
             drop.ethertype = lax.ether_payload().map(|payload| payload.ether_type.0);
         }
-        match packet::parse(&Snap(event)) {
-            Ok(packet) => drop.note(&packet),
-            Err(_) => lax.iter().for_each(|lax| drop.guess(lax)),
+        match packet_of(event) {
+            Some(packet) => drop.note(&packet),
+            None => lax.iter().for_each(|lax| drop.guess(lax)),
         }
         drop
     }
@@ -237,7 +242,8 @@ impl PacketView for Snap<'_> {
     }
 }
 
-fn ip(address: Addr, v6: bool) -> IpAddr {
+/// An address of a packet.
+pub fn ip(address: Addr, v6: bool) -> IpAddr {
     if v6 {
         Ipv6Addr::from(u128::from(address.hi) << 64 | u128::from(address.lo)).into()
     } else {

@@ -11,12 +11,14 @@ use pcap_file::pcap::PcapParser;
 use pcap_file::pcapng::{Block, PcapNgParser};
 use pcap_file::{DataLink, PcapError};
 
+use crate::dataplane::Explainer;
+
 /// Longest file that is read.
 pub const MOST_BYTES: u64 = 64 << 20;
 /// Most packets of a file.
 pub const MOST_PACKETS: usize = 100_000;
-/// Longest frame that the kernel runs a program on; longer ones are kept as far as they can be shown.
-pub const LONGEST_FRAME: usize = 4096;
+/// Longer frames can't be judged; they are kept as far as they can be shown.
+const LONGEST_FRAME: usize = Explainer::LONGEST;
 /// What a pcapng file begins with, in either byte order.
 const PCAPNG: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
 

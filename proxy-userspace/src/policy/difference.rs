@@ -145,8 +145,7 @@ fn zones(policy: &Policy, ids: &[ZoneId]) -> String {
 }
 
 fn limit(policy: &Policy, service: &Service) -> String {
-    let limit = service.limit.and_then(|id| policy.limits.get(id.0));
-    limit.map_or_else(|| "none".to_owned(), |limit| limit.name.clone())
+    policy.limit_of(service).map_or_else(|| "none".to_owned(), |limit| limit.name.clone())
 }
 
 fn size(zone: &Zone) -> String {

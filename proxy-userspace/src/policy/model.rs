@@ -52,8 +52,12 @@ impl Policy {
 
     /// When who exceeds a service's limit is banned, if ever. Where what is over it passes, nobody is.
     pub fn escalation(&self, service: &Service) -> Option<Escalation> {
-        let limit = service.limit.and_then(|id| self.limits.get(id.0))?;
-        limit.ban.filter(|_| !service.audit)
+        self.limit_of(service)?.ban.filter(|_| !service.audit)
+    }
+
+    /// A service's limit.
+    pub fn limit_of(&self, service: &Service) -> Option<&Limit> {
+        service.limit.and_then(|id| self.limits.get(id.0))
     }
 
     fn refuses(&self, service: &Service) -> bool {

@@ -1,9 +1,8 @@
 //! What `top` shows, and what a key does to it. Pure: readings, events and keys come in, actions go out.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 use proxy_common::abi::reason::{Reason, Verdict};
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
@@ -11,11 +10,10 @@ use super::series::Board;
 use crate::observe::drops::Dropped;
 use crate::observe::heavy::{Entry, Heavy};
 use crate::observe::stats::{Counters, Stats};
+use crate::policy::units::Target;
 
 /// Sources that are kept of each kind: who sends more than a 256th of what is dropped is among them.
 const SOURCES: usize = 256;
-/// Prefix by which IPv6 sources are told apart, as limits and bans do.
-const V6_LEN: u8 = 64;
 
 /// A part of the screen that can be gone to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,7 +155,7 @@ impl App {
             return;
         }
         let sources = if is_limit(drop.reason) { &mut self.limited } else { &mut self.dropped };
-        sources.add(accountable(source), drop.weight(), drop.reason);
+        sources.add(Target::accountable(source), drop.weight(), drop.reason);
     }
 
     /// The bans there are.
@@ -282,22 +280,7 @@ impl App {
 
 /// True if a limit was exceeded.
 const fn is_limit(reason: Reason) -> bool {
-    matches!(
-        reason,
-        Reason::OverLimitConnections
-            | Reason::OverLimitPackets
-            | Reason::OverLimitBytes
-            | Reason::PingOverLimit
-    )
-}
-
-/// Who a packet is put down to: the address, or for IPv6 what one customer has at least.
-fn accountable(source: IpAddr) -> IpNet {
-    match source {
-        IpAddr::V4(source) => Ipv4Net::from(source).into(),
-        IpAddr::V6(source) => Ipv6Net::new(source, V6_LEN)
-            .map_or_else(|_| Ipv6Net::from(source).into(), |net| IpNet::from(net.trunc())),
-    }
+    reason.is_over_limit() || matches!(reason, Reason::PingOverLimit)
 }
 
 /// True if packets with a reason of this name are dropped.

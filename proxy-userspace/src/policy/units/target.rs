@@ -1,7 +1,7 @@
 //! What a ban names: an address or a prefix. An IPv6 address without a length means its /64, which one host has for itself.
 
 use std::fmt;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv6Net};
@@ -30,6 +30,11 @@ impl Target {
             }
             net => net,
         }
+    }
+
+    /// Who a packet is put down to: its source, or the network that an IPv6 source has for itself.
+    pub fn accountable(source: IpAddr) -> IpNet {
+        Self { net: source.into(), bare: true }.prefix()
     }
 
     /// Everything that it may have been banned as.
