@@ -95,7 +95,14 @@ impl Docker {
         let serve = ["timeout", LONGEST, "/bin/busybox", "httpd", "-f", "-p", "80", "-h", "/www"];
         let published = format!("{port}:80");
         let run = ["run", "--detach", "--name", name, "--publish", &published, IMAGE, "/bin/busybox"];
-        self.checked(&[&run[..], &serve].concat()).map(drop)
+        self.checked(&[&run[..], &serve].concat())?;
+        // Docker says that the container runs, not that its server listens.
+        let end = Instant::now() + START;
+        while !self.busybox(name, &["netstat", "-ltn"])?.contains(":80 ") {
+            ensure!(Instant::now() < end, "nothing listens in {name} within {START:?}");
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
     }
 
     /// Runs an applet of busybox in a container, and gives what it prints.
