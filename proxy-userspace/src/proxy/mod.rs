@@ -1,0 +1,3 @@
+//! The L7 proxy: HTTP and HTTPS routes of the same policy file, served by a worker process without privileges.
+
+pub mod plan;
