@@ -1,0 +1,217 @@
+//! What the daemon and the worker of the L7 proxy say to each other: JSON frames over a Unix stream, sockets and files beside them.
+//!
+//! The worker has no privileges and parses what strangers send, so the daemon takes nothing of it on trust: frames are bounded,
+//! and what they ask for is judged by [`crate::control`]. Used by both ends.
+
+use std::collections::BTreeMap;
+use std::io::{self, IoSlice, IoSliceMut, Read};
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::plan::Plan;
+
+/// Most bytes of a frame to the worker: a plan with the certificates of every listener.
+pub const MOST_TO_WORKER: usize = 16 << 20;
+/// Most bytes of a frame from the worker.
+pub const MOST_FROM_WORKER: usize = 1 << 20;
+/// Descriptors that come with one message of the kernel; the kernel takes 253 at most (`SCM_MAX_FD`).
+const MOST_FDS: usize = 128;
+
+/// A certificate and its key, as they stand in their files.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pem {
+    /// The chain.
+    pub chain: String,
+    /// The private key.
+    pub key: String,
+}
+
+impl std::fmt::Debug for Pem {
+    /// Without the key.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pem").field("chain", &self.chain.len()).finish_non_exhaustive()
+    }
+}
+
+/// Certificates by listener, in the order of its [`super::plan::Tls::certificates`].
+pub type Certificates = BTreeMap<String, Vec<Pem>>;
+
+/// What the daemon says.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ToWorker {
+    /// Serve this from now on. Sockets come with it, in the order of `sockets`: only those that the worker has not yet.
+    Serve {
+        /// Counts up; comes back in the answer.
+        generation: u64,
+        /// What to serve.
+        plan: Box<Plan>,
+        /// For its listeners.
+        certificates: Certificates,
+        /// By descriptor: the listener's name.
+        sockets: Vec<String>,
+    },
+    /// Write the access log to the descriptor that comes with it.
+    Log,
+    /// Tell [`FromWorker::Metrics`].
+    Measure,
+    /// Take no more connections, finish what is in flight, and end.
+    Drain,
+}
+
+/// What the worker says.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FromWorker {
+    /// It serves.
+    Serving {
+        /// As in [`ToWorker::Serve`].
+        generation: u64,
+        /// What an operator should know: certificates about to expire, names that nothing has.
+        notes: Vec<String>,
+    },
+    /// It can't serve that, and goes on as before.
+    Failed {
+        /// As in [`ToWorker::Serve`].
+        generation: u64,
+        /// Why.
+        why: String,
+    },
+    /// A client has offended so often that it should be banned.
+    Ban {
+        /// The socket's peer.
+        source: IpAddr,
+        /// Milliseconds.
+        ban_ms: u64,
+        /// What it did, in words.
+        why: String,
+    },
+    /// What it has counted since it began, in the text format of Prometheus.
+    Metrics {
+        /// The text.
+        text: String,
+    },
+}
+
+/// Writes a frame, with descriptors beside its length.
+///
+/// # Errors
+/// If the other end is gone or does not read within the stream's timeout, or there are too many descriptors.
+pub fn send(stream: &UnixStream, message: &impl Serialize, fds: &[RawFd]) -> io::Result<()> {
+    let body = serde_json::to_vec(message)?;
+    if fds.len() > MOST_FDS || body.len() > MOST_TO_WORKER {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "too much for one message"));
+    }
+    let length = (body.len() as u32).to_be_bytes();
+    let rights = [ControlMessage::ScmRights(fds)];
+    let beside = if fds.is_empty() { &rights[..0] } else { &rights[..] };
+    // Four bytes fit or do not: a stream never takes part of so few when it is empty, and else they are sent again.
+    let sent =
+        sendmsg::<()>(stream.as_raw_fd(), &[IoSlice::new(&length)], beside, MsgFlags::MSG_NOSIGNAL, None)?;
+    let mut rest = length.get(sent..).unwrap_or_default().to_vec();
+    rest.extend_from_slice(&body);
+    io::Write::write_all(&mut &*stream, &rest)
+}
+
+/// Reads a frame of at most `most` bytes, and the descriptors that came with it. `None`: the other end is gone.
+///
+/// # Errors
+/// If the frame is too long, broken off, or not what was expected.
+pub fn receive<T: DeserializeOwned>(
+    stream: &UnixStream,
+    most: usize,
+) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+    let mut length = [0; 4];
+    let mut room = nix::cmsg_space!([RawFd; MOST_FDS]);
+    let (mut got, mut fds) = (0, Vec::new());
+    while got < length.len() {
+        let mut into = [IoSliceMut::new(&mut length[got..])];
+        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+        let message = match recvmsg::<()>(stream.as_raw_fd(), &mut into, Some(&mut room), flags) {
+            Err(nix::errno::Errno::EINTR) => continue,
+            message => message?,
+        };
+        for one in message.cmsgs()? {
+            if let ControlMessageOwned::ScmRights(raw) = one {
+                // SAFETY: the kernel has just made these descriptors for us, and nothing else knows them.
+                fds.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+            }
+        }
+        match message.bytes {
+            0 if got == 0 => return Ok(None),
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            bytes => got += bytes,
+        }
+    }
+    let length = u32::from_be_bytes(length) as usize;
+    if length > most {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a message of {length} bytes")));
+    }
+    let mut body = vec![0; length];
+    (&*stream).read_exact(&mut body)?;
+    Ok(Some((serde_json::from_slice(&body)?, fds)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    fn pair() -> (UnixStream, UnixStream) {
+        UnixStream::pair().expect("a pair of sockets")
+    }
+
+    #[test]
+    fn sockets_arrive_with_their_message_and_work() {
+        let (here, there) = pair();
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+        let address = listener.local_addr().expect("its address");
+        let message = ToWorker::Serve {
+            generation: 7,
+            plan: Box::default(),
+            certificates: Certificates::new(),
+            sockets: vec!["web".to_owned()],
+        };
+        send(&here, &message, &[listener.as_raw_fd()]).expect("sent");
+        send(&here, &ToWorker::Drain, &[]).expect("sent");
+        drop(listener);
+        let (got, mut fds) = receive::<ToWorker>(&there, MOST_TO_WORKER).expect("read").expect("a message");
+        assert!(matches!(got, ToWorker::Serve { generation: 7, ref sockets, .. } if sockets == &["web"]));
+        let same = TcpListener::from(fds.pop().expect("a descriptor"));
+        assert_eq!(same.local_addr().expect("its address"), address);
+        TcpStream::connect(address).expect("it still listens");
+        let (got, fds) = receive::<ToWorker>(&there, MOST_TO_WORKER).expect("read").expect("a message");
+        assert!(matches!(got, ToWorker::Drain) && fds.is_empty());
+        drop(here);
+        assert!(receive::<ToWorker>(&there, MOST_TO_WORKER).expect("an end").is_none());
+    }
+
+    #[test]
+    fn what_is_too_long_or_broken_is_refused() {
+        let (mut here, there) = pair();
+        here.write_all(&u32::MAX.to_be_bytes()).expect("written");
+        let error = receive::<FromWorker>(&there, MOST_FROM_WORKER).expect_err("too long");
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        let (mut here, there) = pair();
+        here.write_all(b"\0\0\0\x02{").expect("written");
+        drop(here);
+        let error = receive::<FromWorker>(&there, MOST_FROM_WORKER).expect_err("broken off");
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        let (mut here, there) = pair();
+        here.write_all(b"\0\0\0\x02{}").expect("written");
+        assert!(receive::<FromWorker>(&there, MOST_FROM_WORKER).is_err());
+    }
+
+    #[test]
+    fn a_key_is_never_written_to_a_log() {
+        let pem = Pem { chain: "public".to_owned(), key: "secret".to_owned() };
+        assert!(!format!("{pem:?}").contains("secret"));
+    }
+}
