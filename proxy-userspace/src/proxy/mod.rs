@@ -3,3 +3,5 @@
 pub mod bind;
 pub mod link;
 pub mod plan;
+pub mod privilege;
+pub mod secrets;

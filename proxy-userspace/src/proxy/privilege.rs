@@ -1,0 +1,187 @@
+//! What the worker gives up before it reads the first byte of a stranger: root, every capability, the file system, and the system
+//! calls that programs are taken over with.
+//!
+//! Called once by [`super::worker`], before it has a second thread: what is given up here holds for all that come after.
+//! A worker that can't give up its rights does not serve.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use landlock::{ABI, Access, AccessFs, Ruleset, RulesetAttr, RulesetStatus};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::{User, geteuid, setgroups, setresgid, setresuid};
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+
+/// What can go wrong with it.
+#[derive(Debug, thiserror::Error)]
+pub enum PrivilegeError {
+    /// There is no such user.
+    #[error("there is no user {0}: create it, or name another as `user` of [proxy]")]
+    NoUser(String),
+    /// It is root.
+    #[error("the proxy does not serve as root: name another user as `user` of [proxy]")]
+    Root,
+    /// A step failed.
+    #[error("{step}: {why}")]
+    Step {
+        /// What was attempted.
+        step: &'static str,
+        /// What the system said.
+        why: String,
+    },
+    /// Something is left.
+    #[error("capabilities are left: {0:#x}")]
+    Left(u64),
+}
+
+fn step<E: ToString>(step: &'static str) -> impl FnOnce(E) -> PrivilegeError {
+    move |why| PrivilegeError::Step { step, why: why.to_string() }
+}
+
+/// The user that a worker is to run as.
+///
+/// # Errors
+/// If there is none of that name, or it is root.
+pub fn user(name: &str) -> Result<User, PrivilegeError> {
+    let found = User::from_name(name).map_err(step("looking for the user"))?;
+    let user = found.ok_or_else(|| PrivilegeError::NoUser(name.to_owned()))?;
+    if user.uid.is_root() { Err(PrivilegeError::Root) } else { Ok(user) }
+}
+
+/// Becomes that user, for good, and gives up what no proxy needs. Says what this kernel could not give.
+///
+/// # Errors
+/// If anything of it fails; the process must not serve then.
+pub fn give_up(name: &str) -> Result<Vec<&'static str>, PrivilegeError> {
+    let user = user(name)?;
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).map_err(step("the limit of descriptors"))?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).map_err(step("the limit of descriptors"))?;
+    // Keys must not end up in a core file.
+    setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(step("core files"))?;
+    nix::sys::prctl::set_dumpable(false).map_err(step("core files"))?;
+    if geteuid().is_root() {
+        setgroups(&[user.gid]).map_err(step("leaving root's groups"))?;
+        setresgid(user.gid, user.gid, user.gid).map_err(step("leaving root's group"))?;
+        setresuid(user.uid, user.uid, user.uid).map_err(step("leaving root"))?;
+    }
+    nix::sys::prctl::set_no_new_privs().map_err(step("no new privileges"))?;
+    let status = procfs::process::Process::myself().and_then(|me| me.status());
+    let status = status.map_err(step("looking at what is left"))?;
+    let left = status.capeff | status.capprm | status.capinh | status.capamb.unwrap_or_default();
+    if left != 0 {
+        return Err(PrivilegeError::Left(left));
+    }
+    let mut missing = Vec::new();
+    if !leave_file_system().map_err(step("leaving the file system"))? {
+        missing.push("this kernel has no Landlock: the proxy's worker sees the file system as its user does");
+    }
+    seccompiler::apply_filter(&filter().map_err(step("the filter of system calls"))?)
+        .map_err(step("the filter of system calls"))?;
+    Ok(missing)
+}
+
+/// Nothing can be opened from here on, by Landlock (Linux 5.13). False: this kernel has none.
+fn leave_file_system() -> Result<bool, landlock::RulesetError> {
+    let rules = Ruleset::default().handle_access(AccessFs::from_all(ABI::V1))?.create()?;
+    Ok(rules.restrict_self()?.ruleset != RulesetStatus::NotEnforced)
+}
+
+/// System calls by which a process becomes more than it is, or reaches what is not its own. They fail with EPERM; the rest is
+/// what a runtime, TLS and sockets need, on whatever libc.
+fn refused() -> Vec<i64> {
+    vec![
+        // Other programs, other processes.
+        libc::SYS_execve,
+        libc::SYS_execveat,
+        libc::SYS_ptrace,
+        libc::SYS_process_vm_readv,
+        libc::SYS_process_vm_writev,
+        libc::SYS_kcmp,
+        libc::SYS_pidfd_getfd,
+        // The kernel itself.
+        libc::SYS_bpf,
+        libc::SYS_perf_event_open,
+        libc::SYS_init_module,
+        libc::SYS_finit_module,
+        libc::SYS_delete_module,
+        libc::SYS_kexec_load,
+        libc::SYS_reboot,
+        libc::SYS_syslog,
+        libc::SYS_userfaultfd,
+        libc::SYS_io_uring_setup,
+        libc::SYS_io_uring_enter,
+        libc::SYS_io_uring_register,
+        libc::SYS_add_key,
+        libc::SYS_request_key,
+        libc::SYS_keyctl,
+        libc::SYS_clock_settime,
+        libc::SYS_clock_adjtime,
+        libc::SYS_settimeofday,
+        libc::SYS_adjtimex,
+        // Other views of the system.
+        libc::SYS_mount,
+        libc::SYS_umount2,
+        libc::SYS_pivot_root,
+        libc::SYS_chroot,
+        libc::SYS_setns,
+        libc::SYS_unshare,
+        libc::SYS_open_by_handle_at,
+        libc::SYS_open_tree,
+        libc::SYS_move_mount,
+        libc::SYS_fsopen,
+        libc::SYS_swapon,
+        libc::SYS_swapoff,
+        libc::SYS_acct,
+        libc::SYS_quotactl,
+        libc::SYS_sethostname,
+        libc::SYS_setdomainname,
+        libc::SYS_personality,
+        // Who it is.
+        libc::SYS_setuid,
+        libc::SYS_setgid,
+        libc::SYS_setreuid,
+        libc::SYS_setregid,
+        libc::SYS_setresuid,
+        libc::SYS_setresgid,
+        libc::SYS_setgroups,
+        libc::SYS_setfsuid,
+        libc::SYS_setfsgid,
+        libc::SYS_capset,
+    ]
+}
+
+fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
+    let rules: BTreeMap<i64, Vec<_>> = refused().into_iter().map(|number| (number, Vec::new())).collect();
+    let eperm = SeccompAction::Errno(libc::EPERM as u32);
+    SeccompFilter::new(rules, SeccompAction::Allow, eperm, std::env::consts::ARCH.try_into()?)?.try_into()
+}
+
+/// The system's word that a process has nothing left; for those who look at a worker from outside.
+///
+/// # Errors
+/// If the process can't be looked at.
+pub fn is_harmless(pid: i32) -> io::Result<bool> {
+    let status = procfs::process::Process::new(pid).and_then(|one| one.status()).map_err(io::Error::other)?;
+    let user = status.ruid != 0 && status.euid != 0 && status.suid != 0 && status.fuid != 0;
+    let group = status.rgid != 0 && status.egid != 0 && !status.groups.contains(&0);
+    let powers = status.capeff | status.capprm | status.capinh | status.capamb.unwrap_or_default();
+    Ok(user && group && powers == 0 && status.nonewprivs == Some(1) && status.seccomp == Some(2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_filter_compiles_and_root_is_refused() {
+        assert!(filter().expect("a filter").len() > refused().len());
+        assert!(matches!(user("root"), Err(PrivilegeError::Root)));
+        let error = user("no-such-user").expect_err("no user").to_string();
+        assert!(error.contains("no-such-user") && error.contains("[proxy]"), "{error}");
+    }
+
+    #[test]
+    fn this_very_process_is_not_harmless() {
+        assert!(!is_harmless(std::process::id() as i32).expect("looked at"));
+    }
+}
