@@ -1,0 +1,2 @@
+//! The network side of the L7 proxy.
+pub mod tls;
