@@ -1,0 +1,269 @@
+//! Takes connections: limits in total and per source, the TLS handshake and its time limit. Started by [`super::Service`], one task
+//! for each socket; hands on to [`super::connection`].
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::{self, ProtocolVersion, ServerConfig, ServerConnection};
+
+use super::connection::{Connection, serve};
+use super::watch::{Progress, Watched};
+use super::{Shared, State};
+use crate::proxy::decide::{Client, Reason, TlsInfo};
+
+/// Without descriptors or memory: clients that leave give theirs back.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What a listener's connections are to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Go on.
+    Serving,
+    /// Finish what they do.
+    Draining,
+    /// End now.
+    Ended,
+}
+
+/// A socket that takes connections, and a hand on those that it took.
+pub(super) struct Door {
+    name: Arc<Mutex<Arc<str>>>,
+    phase: watch::Sender<Phase>,
+}
+
+impl Door {
+    pub(super) fn open(name: Arc<str>, address: SocketAddr, socket: TcpListener, shared: Arc<Shared>) -> Self {
+        let name = Arc::new(Mutex::new(name));
+        let (phase, phases) = watch::channel(Phase::Serving);
+        tokio::spawn(listen(socket, address, Arc::clone(&name), phases, shared));
+        Self { name, phase }
+    }
+
+    /// The plan calls the listener of this address something else now.
+    pub(super) fn rename(&self, name: Arc<str>) {
+        *self.name.lock().unwrap_or_else(PoisonError::into_inner) = name;
+    }
+
+    pub(super) fn turn(&self, phase: Phase) {
+        self.phase.send_replace(phase);
+    }
+
+    /// Closes the socket, and the connections after `patience` at the latest.
+    pub(super) fn leave(&self, patience: Duration) {
+        self.turn(Phase::Draining);
+        let phase = self.phase.clone();
+        tokio::spawn(async move {
+            sleep(patience).await;
+            phase.send_replace(Phase::Ended);
+        });
+    }
+}
+
+/// Who is connected.
+#[derive(Debug, Default)]
+pub(super) struct Seats {
+    open: AtomicU32,
+    sources: Mutex<HashMap<IpAddr, u32>>,
+}
+
+impl Seats {
+    pub(super) fn open(&self) -> u32 {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// A seat, if there is one. Without `per_source` the source may have as many as there are.
+    fn take(self: &Arc<Self>, peer: IpAddr, most: u32, per_source: Option<u32>) -> Option<Seat> {
+        if self.open.fetch_add(1, Ordering::Relaxed) >= most {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        let source = source(peer);
+        let seat = Seat { seats: Arc::clone(self), source };
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = sources.entry(source).or_default();
+        *taken += 1;
+        let fits = per_source.is_none_or(|most| *taken <= most);
+        drop(sources);
+        fits.then_some(seat)
+    }
+}
+
+/// Whose connections are counted together: an IPv4 address, or an IPv6 /64, which is what one host has.
+fn source(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => Ipv6Addr::from(u128::from(address) >> 64 << 64).into(),
+    }
+}
+
+/// A connection's place; free again when it is dropped.
+#[derive(Debug)]
+pub(super) struct Seat {
+    seats: Arc<Seats>,
+    source: IpAddr,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut sources = self.seats.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(taken) = sources.get_mut(&self.source) {
+            *taken -= 1;
+            if *taken == 0 {
+                sources.remove(&self.source);
+            }
+        }
+        drop(sources);
+        self.seats.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn listen(
+    socket: TcpListener,
+    local: SocketAddr,
+    name: Arc<Mutex<Arc<str>>>,
+    mut phases: watch::Receiver<Phase>,
+    shared: Arc<Shared>,
+) {
+    let mut troubled = false;
+    loop {
+        let accepted = tokio::select! {
+            accepted = socket.accept() => accepted,
+            // Also when the service is gone.
+            _ = phases.changed() => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                troubled = false;
+                let name = Arc::clone(&name.lock().unwrap_or_else(PoisonError::into_inner));
+                admit(stream, peer, local, name, &phases, &shared);
+            }
+            Err(error) if left(&error) => {}
+            Err(error) => {
+                // Once, not ten times a second.
+                if !troubled {
+                    log::error!("{local}: no connections can be taken: {error}");
+                }
+                troubled = true;
+                sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// The client left before it was taken: no trouble of ours.
+fn left(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
+}
+
+fn admit(
+    stream: TcpStream,
+    peer: SocketAddr,
+    bound: SocketAddr,
+    listener: Arc<str>,
+    phases: &watch::Receiver<Phase>,
+    shared: &Arc<Shared>,
+) {
+    let state = shared.state.load_full();
+    let Some(plan) = state.plan.listeners.get(&*listener) else { return };
+    let common = &state.plan.common;
+    let per_source = (!state.router.trusts(peer.ip())).then_some(common.max_connections_per_source);
+    let Some(seat) = shared.seats.take(peer.ip(), common.max_connections, per_source) else {
+        // Closed at once: who waits in the queue instead keeps others out of it.
+        shared.counts.reason(Reason::TooManyConnections);
+        return;
+    };
+    shared.counts.accepted.fetch_add(1, Ordering::Relaxed);
+    if let Err(error) = stream.set_nodelay(true) {
+        log::debug!("{peer}: {error}");
+        return;
+    }
+    let client = Client { listener, peer, local: stream.local_addr().unwrap_or(bound), tls: None };
+    let config = state.tls.get(&*client.listener).cloned();
+    debug_assert_eq!(config.is_some(), plan.tls.is_some());
+    tokio::spawn(attend(stream, client, seat, config, state, phases.clone(), Arc::clone(shared)));
+}
+
+async fn attend(
+    stream: TcpStream,
+    mut client: Client,
+    seat: Seat,
+    config: Option<Arc<ServerConfig>>,
+    state: Arc<State>,
+    phases: watch::Receiver<Phase>,
+    shared: Arc<Shared>,
+) {
+    let progress = Progress::new();
+    let stream = Watched::new(stream, Arc::clone(&progress));
+    let Some(config) = config else {
+        let connection = Connection::new(shared, &state, client, progress, seat, false, phases.clone());
+        drop(state);
+        return serve(stream, connection, phases).await;
+    };
+    let patience = Duration::from_millis(state.plan.common.timeouts.handshake_ms);
+    let stream = match timeout(patience, TlsAcceptor::from(config).accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            if broken(&error) {
+                shared.offence(&state, &client, Reason::HandshakeFailed, None);
+            } else {
+                shared.counts.reason(Reason::HandshakeFailed);
+            }
+            return;
+        }
+        Err(_) => return shared.counts.reason(Reason::ClientTimeout),
+    };
+    progress.handshaken();
+    let session = stream.get_ref().1;
+    let http2 = session.alpn_protocol() == Some(b"h2");
+    client.tls = Some(info(session));
+    let connection = Connection::new(shared, &state, client, progress, seat, http2, phases.clone());
+    drop(state);
+    serve(stream, connection, phases).await;
+}
+
+/// What came was not TLS as it should be. Who left, or did not like our certificate, did nothing wrong.
+fn broken(error: &io::Error) -> bool {
+    let error = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+    error.is_some_and(|error| !matches!(error, rustls::Error::AlertReceived(_)))
+}
+
+fn info(session: &ServerConnection) -> TlsInfo {
+    TlsInfo {
+        sni: session.server_name().map(str::to_ascii_lowercase),
+        version: match session.protocol_version() {
+            Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
+            _ => "TLSv1.3",
+        },
+        cipher: session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seats_are_counted_in_total_and_by_source() {
+        let seats = Arc::<Seats>::default();
+        let address = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let first = seats.take(address("192.0.2.1"), 3, Some(1)).expect("a seat");
+        assert!(seats.take(address("192.0.2.1"), 3, Some(1)).is_none());
+        assert!(seats.take(address("::ffff:192.0.2.1"), 3, Some(1)).is_none());
+        let _second = seats.take(address("2001:db8::1"), 3, Some(1)).expect("a seat");
+        assert!(seats.take(address("2001:db8::ffff:1"), 3, Some(1)).is_none());
+        let third = seats.take(address("2001:db8:0:1::1"), 3, Some(1)).expect("another /64");
+        assert!(seats.take(address("198.51.100.1"), 3, None).is_none());
+        assert_eq!(seats.open(), 3);
+        drop((first, third));
+        assert!(seats.open() == 1 && seats.take(address("192.0.2.1"), 3, Some(1)).is_some());
+    }
+}

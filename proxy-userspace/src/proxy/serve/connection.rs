@@ -1,0 +1,185 @@
+//! One connection of a client, from its handshake to its end: HTTP/1.1 or HTTP/2, their limits, and who is too slow or too long
+//! without a request. Called by [`super::accept`]; each request goes to [`super::exchange`].
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use http::StatusCode;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use super::accept::{Phase, Seat};
+use super::exchange::exchange;
+use super::watch::{Progress, Verdict};
+use super::{Shared, State, unix_ns};
+use crate::proxy::decide::log::Record;
+use crate::proxy::decide::{Client, Reason};
+use crate::proxy::plan::{ClientTimeouts, Sizes};
+
+/// Streams of an HTTP/2 connection at a time.
+const STREAMS: u32 = 128;
+/// Streams that a client reset before they were looked at, or that failed here: beyond it the connection ends (CVE-2023-44487 and
+/// CVE-2025-8671).
+const RESETS: usize = 32;
+const OWN_RESETS: usize = 128;
+/// What an HTTP/2 client may send ahead, of one body and of all.
+const STREAM_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 1 << 20;
+/// What is kept of an answer that an HTTP/2 client does not take.
+const SEND_BUFFER: usize = 128 << 10;
+/// For an answer to an HTTP/2 ping.
+const PING_PATIENCE: Duration = Duration::from_secs(20);
+/// For a connection that was told to end.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// hyper keeps so many headers of HTTP/1 without an allocation, and takes no more unless it is told to.
+const HEADERS: usize = 100;
+/// The method, the version and line ends.
+const AROUND: usize = 1 << 10;
+
+/// What is known of a connection.
+pub(super) struct Connection {
+    pub(super) shared: Arc<Shared>,
+    pub(super) client: Client,
+    pub(super) progress: Arc<Progress>,
+    pub(super) http2: bool,
+    pub(super) phases: watch::Receiver<Phase>,
+    /// Why it was cut, if it was.
+    pub(super) cut: OnceLock<Reason>,
+    timeouts: ClientTimeouts,
+    sizes: Sizes,
+    _seat: Seat,
+}
+
+impl Connection {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        state: &State,
+        client: Client,
+        progress: Arc<Progress>,
+        seat: Seat,
+        http2: bool,
+        phases: watch::Receiver<Phase>,
+    ) -> Arc<Self> {
+        let common = &state.plan.common;
+        let (timeouts, sizes) = (common.timeouts, common.sizes);
+        let cut = OnceLock::new();
+        Arc::new(Self { shared, client, progress, http2, phases, cut, timeouts, sizes, _seat: seat })
+    }
+}
+
+/// Serves a connection until it ends.
+pub(super) async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    connection: Arc<Connection>,
+    mut phases: watch::Receiver<Phase>,
+) {
+    let builder = builder(&connection);
+    let mut serving = {
+        let connection = Arc::clone(&connection);
+        let service = service_fn(move |request| {
+            let connection = Arc::clone(&connection);
+            async move { Ok::<_, Infallible>(exchange(connection, request).await) }
+        });
+        pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned())
+    };
+    let mut look = pin!(sleep(Duration::ZERO));
+    // The listener may have gone during the handshake.
+    let (mut phase, mut told) = (*phases.borrow_and_update(), false);
+    loop {
+        match phase {
+            Phase::Draining if !told => {
+                serving.as_mut().graceful_shutdown();
+                told = true;
+            }
+            Phase::Serving | Phase::Draining => {}
+            Phase::Ended => return cut(&connection, Reason::Draining),
+        }
+        tokio::select! {
+            outcome = serving.as_mut() => return ended(&connection, outcome),
+            () = look.as_mut() => match connection.progress.verdict(&connection.timeouts, connection.http2) {
+                Verdict::Fine(until) => look.as_mut().reset(until),
+                Verdict::Idle => {
+                    serving.as_mut().graceful_shutdown();
+                    // A client that does not read the farewell has no more time.
+                    let _ = timeout(FAREWELL, serving.as_mut()).await;
+                    return;
+                }
+                Verdict::Cut(reason) => return cut(&connection, reason),
+            },
+            changed = phases.changed() => phase = match changed {
+                Ok(()) => *phases.borrow_and_update(),
+                Err(_) => Phase::Ended,
+            },
+        }
+    }
+}
+
+fn builder(connection: &Connection) -> auto::Builder<TokioExecutor> {
+    let Sizes { target, headers, header_count, .. } = connection.sizes;
+    let most = usize::try_from(target).unwrap_or(usize::MAX).saturating_add(usize::try_from(headers).unwrap_or(0));
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    if connection.http2 {
+        let idle = Duration::from_millis(connection.timeouts.idle_ms);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(STREAMS)
+            .max_pending_accept_reset_streams(RESETS)
+            .max_local_error_reset_streams(OWN_RESETS)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buf_size(SEND_BUFFER)
+            // A list counts 32 bytes a field beside what it says (RFC 9113 6.5.2).
+            .max_header_list_size(u32::try_from(most + 32 * (usize::from(header_count) + 4)).unwrap_or(u32::MAX))
+            .keep_alive_interval((idle / 2).max(Duration::from_secs(1)))
+            .keep_alive_timeout(PING_PATIENCE);
+        return builder.http2_only();
+    }
+    let mut http1 = builder.http1();
+    http1
+        .timer(TokioTimer::new())
+        // Ours tell a request that comes slowly from none at all.
+        .header_read_timeout(None)
+        .max_buf_size(most.saturating_add(AROUND).max(16 << 10))
+        .pipeline_flush(true);
+    if usize::from(header_count) > HEADERS {
+        http1.max_headers(usize::from(header_count));
+    }
+    builder.http1_only()
+}
+
+/// The connection ends in the middle of whatever it does.
+fn cut(connection: &Connection, reason: Reason) {
+    let _ = connection.cut.set(reason);
+    connection.shared.counts.reason(reason);
+}
+
+/// Looks into why it ended. hyper has answered by itself what could not be parsed.
+fn ended(connection: &Connection, outcome: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
+    let Err(error) = outcome else { return };
+    log::debug!("{}: {error}", connection.client.peer);
+    let Some(error) = error.downcast_ref::<hyper::Error>().filter(|error| error.is_parse()) else { return };
+    let reason = if error.is_parse_too_large() { Reason::HeaderTooLarge } else { Reason::BadRequest };
+    let state = connection.shared.state.load_full();
+    connection.shared.offence(&state, &connection.client, reason, None);
+    connection.shared.sink.access(&Record {
+        unix_ns: unix_ns(),
+        client: &connection.client,
+        zone: None,
+        asked: None,
+        status: reason.status().unwrap_or(StatusCode::BAD_REQUEST).as_u16(),
+        received: 0,
+        sent: 0,
+        duration_ns: 0,
+        upstream_ns: None,
+        route: None,
+        upstream: None,
+        reason: Some(reason),
+    });
+}

@@ -1,0 +1,159 @@
+//! What the proxy counts: requests by route, class of status and reason, latency, connections. Plain values for whoever shows them.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Shared, unix_ns};
+use crate::proxy::decide::Reason;
+
+/// Upper ends of the buckets of latency, microseconds.
+const BUCKETS_US: [u64; 12] =
+    [500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 5_000_000, 30_000_000];
+const DAY: i64 = 86_400;
+
+/// What was counted since the start, and what is open now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Metrics {
+    /// Requests by route; the empty name is for those that came to no route.
+    pub routes: BTreeMap<String, RouteCounts>,
+    /// Refusals and failures, by [`Reason::name`].
+    pub reasons: BTreeMap<String, u64>,
+    /// Connections of clients that are open, tunnels too.
+    pub connections: u32,
+    /// Tunnels that are open.
+    pub tunnels: u32,
+    /// Connections that were taken.
+    pub accepted: u64,
+    /// From a request's head to the end of its answer; tunnels are left out.
+    pub latency: Vec<LatencyBucket>,
+    /// Sum of those, microseconds.
+    pub latency_sum_us: u64,
+    /// When certificates end.
+    pub certificates: Vec<CertificateLife>,
+    /// Servers of upstreams.
+    pub servers: Vec<ServerHealth>,
+}
+
+/// Requests of a route.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteCounts {
+    /// By hundreds of the status, 1xx first; none in the first place of all: there was no answer.
+    pub classes: [u64; 6],
+    /// Body bytes from clients.
+    pub received: u64,
+    /// Body bytes to clients.
+    pub sent: u64,
+}
+
+/// Requests that took so long at most, and longer than the bucket before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LatencyBucket {
+    /// Microseconds; `None`: no end.
+    pub upto_us: Option<u64>,
+    /// Requests.
+    pub count: u64,
+}
+
+/// How long a certificate is good.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateLife {
+    /// The file of its chain.
+    pub file: String,
+    /// Whole days; below 0: it has expired.
+    pub days: i64,
+}
+
+/// A server of an upstream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerHealth {
+    /// The upstream's name.
+    pub upstream: String,
+    /// The server's address.
+    pub server: String,
+    /// It rests after failures, or its health check says that it is down.
+    pub avoided: bool,
+}
+
+/// The counters themselves.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    routes: Mutex<BTreeMap<String, RouteCounts>>,
+    reasons: Mutex<BTreeMap<Reason, u64>>,
+    pub(super) accepted: AtomicU64,
+    pub(super) tunnels: AtomicU32,
+    latency: [AtomicU64; BUCKETS_US.len() + 1],
+    latency_sum_us: AtomicU64,
+}
+
+/// A request that is over.
+pub(super) struct Request<'a> {
+    pub(super) route: Option<&'a str>,
+    pub(super) status: u16,
+    pub(super) received: u64,
+    pub(super) sent: u64,
+    /// `None`: a tunnel.
+    pub(super) took_us: Option<u64>,
+}
+
+impl Counts {
+    pub(super) fn reason(&self, reason: Reason) {
+        *self.reasons.lock().unwrap_or_else(PoisonError::into_inner).entry(reason).or_default() += 1;
+    }
+
+    pub(super) fn request(&self, request: &Request<'_>) {
+        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = request.route.unwrap_or_default();
+        if !routes.contains_key(name) {
+            routes.insert(name.to_owned(), RouteCounts::default());
+        }
+        if let Some(counts) = routes.get_mut(name) {
+            counts.classes[usize::from(request.status / 100).min(5)] += 1;
+            counts.received += request.received;
+            counts.sent += request.sent;
+        }
+        drop(routes);
+        if let Some(took_us) = request.took_us {
+            let bucket = BUCKETS_US.iter().position(|upto| took_us <= *upto).unwrap_or(BUCKETS_US.len());
+            self.latency[bucket].fetch_add(1, Ordering::Relaxed);
+            self.latency_sum_us.fetch_add(took_us, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn snapshot(&self, shared: &Shared) -> Metrics {
+        let state = shared.state.load_full();
+        let now = i64::try_from(unix_ns() / 1_000_000_000).unwrap_or(i64::MAX);
+        let reasons = self.reasons.lock().unwrap_or_else(PoisonError::into_inner);
+        let ends = BUCKETS_US.iter().copied().map(Some).chain([None]);
+        let servers = state.upstreams.values().flat_map(|upstream| {
+            upstream.servers.iter().map(|server| ServerHealth {
+                upstream: upstream.name.clone(),
+                server: server.label.clone(),
+                avoided: server.health.is_avoided(),
+            })
+        });
+        Metrics {
+            routes: self.routes.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            reasons: reasons.iter().map(|(reason, count)| (reason.name().to_owned(), *count)).collect(),
+            connections: shared.seats.open(),
+            tunnels: self.tunnels.load(Ordering::Relaxed),
+            accepted: self.accepted.load(Ordering::Relaxed),
+            latency: ends
+                .zip(&self.latency)
+                .map(|(upto_us, count)| LatencyBucket { upto_us, count: count.load(Ordering::Relaxed) })
+                .collect(),
+            latency_sum_us: self.latency_sum_us.load(Ordering::Relaxed),
+            certificates: state
+                .expiries
+                .iter()
+                .map(|expiry| CertificateLife {
+                    file: expiry.file.display().to_string(),
+                    days: (expiry.not_after - now).div_euclid(DAY),
+                })
+                .collect(),
+            servers: servers.collect(),
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! The network side of the L7 proxy: serves a [`Plan`] on sockets and with certificates that it is given. Called by the worker
+//! process; it opens no file and binds no address.
+//!
+//! A request is served under the plan that was in force when its head was complete. A new plan closes nothing: connections go
+//! on and have their next request under it, listeners that stay keep their sockets, those that go are drained.
+
+mod accept;
+mod connection;
+mod exchange;
+mod metrics;
+pub mod tls;
+mod tunnel;
+mod upstream;
+mod watch;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use http::HeaderValue;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::aws_lc_rs;
+
+use accept::{Door, Phase, Seats};
+use metrics::Counts;
+use tls::{Certificates, Expiry, Tickets};
+use upstream::Upstream;
+
+pub use crate::proxy::decide::Ban;
+pub use crate::proxy::decide::log::Record;
+pub use metrics::{CertificateLife, LatencyBucket, Metrics, RouteCounts, ServerHealth};
+
+use super::decide::{Client, Reason, RouteState, Router};
+use super::plan::Plan;
+
+/// How often idle connections to upstreams are looked through.
+const SWEEP: Duration = Duration::from_secs(1);
+/// How often a drain looks whether everybody has left.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Where answered requests and bans go.
+pub trait Sink: Send + Sync + 'static {
+    /// A request was answered, or came to nothing. Called on a thread that serves connections: it must not block.
+    fn access(&self, record: &Record<'_>);
+    /// A peer is to be banned. It must not block either.
+    fn offence(&self, ban: Ban);
+}
+
+/// A plan that can't be served. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// A certificate or key.
+    #[error(transparent)]
+    Certificate(#[from] tls::Invalid),
+    /// An address of a listener has no socket.
+    #[error("listener {listener}: no socket was given for {address}")]
+    NoSocket {
+        /// Its name.
+        listener: String,
+        /// Where it should listen.
+        address: SocketAddr,
+    },
+    /// A socket can't be used.
+    #[error("listener {listener}: {error}")]
+    Socket {
+        /// Its name.
+        listener: String,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// Something else that the plan needs is not there.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// A plan, ready to be served.
+pub(self) struct State {
+    plan: Plan,
+    router: Router,
+    upstreams: BTreeMap<String, Arc<Upstream>>,
+    tls: BTreeMap<String, Arc<ServerConfig>>,
+    expiries: Vec<Expiry>,
+}
+
+/// What all connections share.
+pub(self) struct Shared {
+    state: ArcSwap<State>,
+    sink: Arc<dyn Sink>,
+    counts: Counts,
+    seats: Arc<Seats>,
+    tickets: Tickets,
+    begun: Instant,
+    /// Ids of requests: random for each process, and a number.
+    id: u64,
+    next_id: AtomicU64,
+}
+
+impl Shared {
+    /// A clock that only goes forward.
+    fn now_ns(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn request_id(&self) -> HeaderValue {
+        let number = self.next_id.fetch_add(1, Ordering::Relaxed);
+        // Hexadecimal digits are good for a header.
+        HeaderValue::from_str(&format!("{:016x}{number:016x}", self.id)).unwrap_or(HeaderValue::from_static("0"))
+    }
+
+    /// Counts why something was refused, and hands on who is to be banned for it.
+    fn offence(&self, state: &State, client: &Client, reason: Reason, route: Option<&RouteState>) {
+        self.counts.reason(reason);
+        if let Some(ban) = state.router.offence(client, reason, route, self.now_ns()) {
+            self.sink.offence(ban);
+        }
+    }
+}
+
+/// Nanoseconds since 1970.
+pub(self) fn unix_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// A plan that is being served. Dropped, it ends all connections at once.
+pub struct Service {
+    shared: Arc<Shared>,
+    doors: Mutex<BTreeMap<SocketAddr, Door>>,
+}
+
+impl Service {
+    /// Serves a plan. `sockets` listen already; each address of each listener needs one. To be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// If a certificate is not good, or a socket is missing or can't be used.
+    pub fn start(
+        plan: Plan,
+        certificates: &Certificates,
+        sockets: Vec<(String, TcpListener)>,
+        sink: Arc<dyn Sink>,
+    ) -> Result<Self, Refused> {
+        let tickets = Tickets::new().map_err(Refused::Other)?;
+        let mut id = [0; 8];
+        let random = aws_lc_rs::default_provider().secure_random;
+        random.fill(&mut id).map_err(|_| Refused::Other("no random numbers to be had".to_owned()))?;
+        let state = prepare(plan, certificates, &tickets, None)?;
+        let opened = assign(&state.plan, sockets, &BTreeMap::new())?;
+        let shared = Arc::new(Shared {
+            state: ArcSwap::from_pointee(state),
+            sink,
+            counts: Counts::default(),
+            seats: Arc::default(),
+            tickets,
+            begun: Instant::now(),
+            id: u64::from_ne_bytes(id),
+            next_id: AtomicU64::new(0),
+        });
+        let doors = opened.into_iter().map(|(address, (name, socket))| {
+            (address, Door::open(name.as_str().into(), address, socket, Arc::clone(&shared)))
+        });
+        let doors = Mutex::new(doors.collect());
+        let swept = Arc::downgrade(&shared);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(SWEEP).await;
+                let Some(shared) = swept.upgrade() else { return };
+                shared.state.load().upstreams.values().for_each(|upstream| upstream.sweep());
+            }
+        });
+        Ok(Self { shared, doors })
+    }
+
+    /// Serves another plan from now on. `sockets` are for addresses that are not open yet; one for an address that is open is closed
+    /// again. Also the way to take renewed certificates: with the same plan and no sockets.
+    ///
+    /// # Errors
+    /// As [`Self::start`]; the plan before stays in force then.
+    pub fn replace(
+        &self,
+        plan: Plan,
+        certificates: &Certificates,
+        sockets: Vec<(String, TcpListener)>,
+    ) -> Result<(), Refused> {
+        // One change at a time: the lock is held to the end.
+        let mut doors = self.doors.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.shared.state.load_full();
+        let state = prepare(plan, certificates, &self.shared.tickets, Some(&before))?;
+        let opened = assign(&state.plan, sockets, &doors)?;
+        let mut wanted = BTreeMap::new();
+        for (name, listener) in &state.plan.listeners {
+            wanted.extend(listener.bind.iter().map(|address| (*address, name.clone())));
+        }
+        self.shared.state.store(Arc::new(state));
+        let drained = Duration::from_millis(before.plan.common.timeouts.drain_ms);
+        doors.retain(|address, door| match wanted.get(address) {
+            Some(name) => {
+                door.rename(name.as_str().into());
+                true
+            }
+            None => {
+                door.leave(drained);
+                false
+            }
+        });
+        for (address, (name, socket)) in opened {
+            doors.insert(address, Door::open(name.as_str().into(), address, socket, Arc::clone(&self.shared)));
+        }
+        Ok(())
+    }
+
+    /// Takes no more connections, lets those that are open finish what they do, and cuts what is left after `deadline`. Says how many
+    /// connections were cut.
+    pub async fn drain(&self, deadline: Duration) -> u32 {
+        let doors: Vec<Door> = {
+            let mut doors = self.doors.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *doors).into_values().collect()
+        };
+        doors.iter().for_each(|door| door.turn(Phase::Draining));
+        let until = tokio::time::Instant::now() + deadline;
+        while self.shared.seats.open() > 0 && tokio::time::Instant::now() < until {
+            tokio::time::sleep(LOOK).await;
+        }
+        let cut = self.shared.seats.open();
+        doors.iter().for_each(|door| door.turn(Phase::Ended));
+        cut
+    }
+
+    /// What was counted, and what is open now.
+    pub fn snapshot(&self) -> Metrics {
+        self.shared.counts.snapshot(&self.shared)
+    }
+}
+
+/// Makes a plan ready. What did not change is taken over from the one before.
+fn prepare(
+    plan: Plan,
+    certificates: &Certificates,
+    tickets: &Tickets,
+    before: Option<&State>,
+) -> Result<State, Refused> {
+    let now = i64::try_from(unix_ns() / 1_000_000_000).unwrap_or(i64::MAX);
+    let (tls, expiries) = tls::listeners(&plan, certificates, tickets, now)?;
+    let kept = |name: &str, plan: &super::plan::Upstream| {
+        before.and_then(|before| before.upstreams.get(name)).filter(|upstream| upstream.plan == *plan).cloned()
+    };
+    let upstreams = plan.upstreams.iter().map(|(name, upstream)| {
+        (name.clone(), kept(name, upstream).unwrap_or_else(|| Upstream::start(name, upstream)))
+    });
+    let upstreams = upstreams.collect();
+    let router = match before {
+        Some(before) => before.router.succeed(&plan),
+        None => Router::new(&plan),
+    };
+    Ok(State { plan, router, upstreams, tls, expiries })
+}
+
+type Opened = BTreeMap<SocketAddr, (String, tokio::net::TcpListener)>;
+
+/// Which socket is for which address that is not open yet.
+fn assign(
+    plan: &Plan,
+    sockets: Vec<(String, TcpListener)>,
+    doors: &BTreeMap<SocketAddr, Door>,
+) -> Result<Opened, Refused> {
+    let mut given = BTreeMap::new();
+    for (listener, socket) in sockets {
+        let usable = socket.set_nonblocking(true).and_then(|()| socket.local_addr()).and_then(|address| {
+            tokio::net::TcpListener::from_std(socket).map(|socket| (address, socket))
+        });
+        let (address, socket) = usable.map_err(|error| Refused::Socket { listener: listener.clone(), error })?;
+        given.insert(address, socket);
+    }
+    let mut opened = BTreeMap::new();
+    for (name, listener) in &plan.listeners {
+        for address in listener.bind.iter().filter(|address| !doors.contains_key(address)) {
+            let no_socket = || Refused::NoSocket { listener: name.clone(), address: *address };
+            opened.insert(*address, (name.clone(), given.remove(address).ok_or_else(no_socket)?));
+        }
+    }
+    Ok(opened)
+}

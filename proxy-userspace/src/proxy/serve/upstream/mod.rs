@@ -1,0 +1,11 @@
+//! Servers behind the proxy: connections that are kept, which server is asked, and which is not. Used by [`super::exchange`].
+
+pub(super) mod body;
+mod connect;
+mod health;
+pub(super) mod pool;
+mod send;
+
+pub(super) use body::{RequestBody, Upload};
+pub(super) use pool::{Lease, Upstream};
+pub(super) use send::{Outcome, Outgoing, send};
