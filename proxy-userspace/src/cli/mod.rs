@@ -11,6 +11,7 @@ mod explain;
 mod explain_pcap;
 mod history;
 mod monitor;
+mod proxy_worker;
 mod reading;
 mod rollback;
 mod run;
@@ -103,6 +104,7 @@ enum Command {
     Top(top::Args),
     Detach(detach::Args),
     Completions(completions::Args),
+    ProxyWorker(proxy_worker::Args),
 }
 
 /// Why a command did not do what it was asked.
@@ -153,6 +155,7 @@ pub fn main() -> ExitCode {
         Command::Monitor(args) => monitor::run(&global, &args),
         Command::Top(args) => top::run(&global, &args),
         Command::Detach(args) => detach::run(&global, &args),
+        Command::ProxyWorker(args) => proxy_worker::run(&args),
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),
     };
     let (code, message) = match outcome {

@@ -164,6 +164,16 @@ impl Daemon {
             Ok(own) => *self.own.lock().unwrap_or_else(PoisonError::into_inner) = own,
             Err(error) => return response(&error),
         }
+        let mut notes = Vec::new();
+        let prepared = match self.proxy.prepare(None) {
+            Ok(prepared) => Some(prepared),
+            // At a start the packet filter waits for no certificate: it is told, and tried again.
+            Err(trouble) if self.last_applied().is_none() => {
+                notes.push(format!("the proxy does not serve yet: {trouble}"));
+                None
+            }
+            Err(trouble) => return trouble.into_response(),
+        };
         let confirm = how.confirm_s.map(Duration::from_secs);
         let missing_ok = missing_ok || self.late_interfaces;
         let before = self.in_force();
@@ -175,10 +185,14 @@ impl Daemon {
         );
         let applied = match applied {
             Ok(applied) => applied,
-            Err(error) => return response(&error),
+            Err(error) => {
+                prepared.into_iter().for_each(|prepared| self.proxy.abandon(prepared));
+                return response(&error);
+            }
         };
         let fate = if confirm.is_some() { Fate::Waiting } else { Fate::Applied };
-        let mut notes = applied.notes;
+        notes.extend(applied.notes);
+        notes.extend(prepared.into_iter().flat_map(|prepared| self.proxy.commit(prepared)));
         let revision = kept.and_then(|(text, lists)| {
             self.remember(before.as_deref(), &policy, (text, lists), fate)
                 .map_err(|error| {

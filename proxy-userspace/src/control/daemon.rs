@@ -20,6 +20,7 @@ use super::history::History;
 use super::links::Links;
 use super::lock;
 use super::protocol::{Report, Response};
+use super::proxy::{self, Proxy};
 use super::scrape;
 use super::server;
 use super::start::First;
@@ -123,6 +124,8 @@ pub struct Daemon {
     /// At the last look a policy waited to be confirmed.
     pub(super) waits: AtomicBool,
     pub(super) applies: Applies,
+    /// The L7 proxy of the policy in force.
+    pub(super) proxy: Proxy,
 }
 
 /// Why a daemon did not start or had to end.
@@ -198,6 +201,7 @@ pub async fn run(places: Places, start: Start, enforcing: impl FnOnce(&Report)) 
         }
     }
     let logger = EbpfLogger::init(shared.ebpf_mut());
+    let (proxy, mut offenders) = Proxy::new(supervisor::sockets());
     let daemon = Arc::new(Daemon {
         places,
         history: History::new(&state_dir),
@@ -209,6 +213,7 @@ pub async fn run(places: Places, start: Start, enforcing: impl FnOnce(&Report)) 
         late_interfaces: start.late_interfaces,
         waits: AtomicBool::new(false),
         applies: Applies::default(),
+        proxy,
     });
     // Signals are caught from before the policy is in force, and interfaces listened for: what comes meanwhile is not lost.
     let mut terminate = signal(SignalKind::terminate()).map_err(failed("SIGTERM"))?;
@@ -236,6 +241,7 @@ pub async fn run(places: Places, start: Start, enforcing: impl FnOnce(&Report)) 
     }
     let mut counts = Counts::new();
     let mut housekeeping = tokio::time::interval(SWEEP_PERIOD);
+    let mut judged = 0;
     let mut look = tokio::time::interval(LOOK_PERIOD);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // In this loop, not beside it: what it tells is that the loop goes round.
@@ -253,7 +259,13 @@ pub async fn run(places: Places, start: Start, enforcing: impl FnOnce(&Report)) 
             suspects = counts.suspects() => if let Some((watched, suspects)) = suspects {
                 daemon.escalate(watched, suspects).await;
             },
+            Some(offender) = offenders.recv(), if judged < proxy::A_SECOND => {
+                judged += 1;
+                daemon.judge(offender).await;
+            }
             _ = look.tick() => {
+                judged = 0;
+                daemon.tend();
                 daemon.settle().await;
                 counts.follow(&daemon);
                 if watch.as_mut().is_some_and(Watch::has_changed) {
@@ -268,6 +280,7 @@ pub async fn run(places: Places, start: Start, enforcing: impl FnOnce(&Report)) 
         }
     }
     supervisor::stopping();
+    daemon.proxy.end();
     match dataplane::enforced(&daemon.places.pins) {
         Ok(enforced) if enforced.is_empty() => log::info!("ending; nothing is enforced"),
         _ => log::info!("ending; the policy stays enforced (`tollgate detach` ends that)"),
@@ -295,6 +308,15 @@ impl Daemon {
             Ok(Err(error)) => log::warn!("housekeeping: {error}"),
             Err(error) => log::warn!("housekeeping: {error}"),
         }
+    }
+
+    /// Looks after the proxy, beside the loop: a worker may take its time to answer.
+    fn tend(self: &Arc<Self>) {
+        let daemon = Arc::clone(self);
+        tokio::task::spawn_blocking(move || {
+            let plan = daemon.last_applied();
+            daemon.proxy.tend(plan.as_ref().and(None));
+        });
     }
 
     fn sweep_bans(&self) {

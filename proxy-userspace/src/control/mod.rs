@@ -13,6 +13,7 @@ pub mod lockout;
 pub mod peer;
 mod private;
 pub mod protocol;
+mod proxy;
 pub mod scrape;
 mod seats;
 pub mod server;

@@ -216,6 +216,7 @@ fn read(daemon: &Daemon) -> Result<String, String> {
         status: status::read(&places.pins, &places.run_dir).map_err(|error| error.to_string())?,
         bans: daemon.bans.in_force().map_err(|error| error.to_string())?,
         applies: daemon.applies.read(),
+        proxy: daemon.proxy.plan().zip(daemon.proxy.measure()),
     };
     metrics::text(&reading)
 }

@@ -6,8 +6,17 @@ use std::path::{Path, PathBuf};
 
 use crate::policy;
 
-/// What a file looks like from outside: device, inode, size, time of change.
-type Look = Option<(u64, u64, u64, i64, i64)>;
+/// What a file looks like from outside: device, inode, size, time of change; nothing, if it is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Look(Option<(u64, u64, u64, i64, i64)>);
+
+impl Look {
+    /// Looks at one.
+    pub(super) fn at(path: &Path) -> Self {
+        let meta = fs::metadata(path).ok();
+        Self(meta.map(|meta| (meta.dev(), meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec())))
+    }
+}
 
 /// A policy file and its lists.
 #[derive(Debug)]
@@ -29,7 +38,7 @@ impl Watch {
     /// True once after a change, when whoever writes seems to be done.
     pub fn has_changed(&mut self) -> bool {
         // The files as they were known: to read which lists there are takes as long as the lists are.
-        let differs = self.files.iter().any(|(path, before)| look(path) != *before);
+        let differs = self.files.iter().any(|(path, before)| Look::at(path) != *before);
         if differs {
             self.files = self.look();
         }
@@ -43,13 +52,11 @@ impl Watch {
         // The lists of a file that is wrong can't be told; its own change will be.
         let lists = policy::load(&self.policy).map(|policy| policy.zones).unwrap_or_default();
         let lists = lists.into_iter().filter_map(|zone| zone.list).map(|name| folder.join(name));
-        std::iter::once(self.policy.clone()).chain(lists).map(|path| (path.clone(), look(&path))).collect()
+        std::iter::once(self.policy.clone())
+            .chain(lists)
+            .map(|path| (path.clone(), Look::at(&path)))
+            .collect()
     }
-}
-
-fn look(path: &Path) -> Look {
-    let meta = fs::metadata(path).ok()?;
-    Some((meta.dev(), meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec()))
 }
 
 #[cfg(test)]

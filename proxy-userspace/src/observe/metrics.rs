@@ -3,12 +3,15 @@
 //! The number of series is bounded by the policy: labels are names of its interfaces and rules, and words of this program.
 //! Nothing that a packet says ever becomes a label.
 
+use std::sync::Arc;
+
 use prometheus::core::Collector;
 use prometheus::{Gauge, GaugeVec, IntCounterVec, Opts, Registry, TextEncoder};
 use proxy_common::abi::reason::Reason;
 
 use super::stats::{Stats, Total, word};
 use super::status::Status;
+use crate::proxy::{self, plan::Plan};
 
 /// What is counted is what arrives; a label for it keeps room for what is sent.
 const DIRECTION: &str = "ingress";
@@ -24,6 +27,8 @@ pub struct Reading {
     pub bans: usize,
     /// How often policies were applied since the daemon began: word of the result and number.
     pub applies: [(&'static str, u64); 3],
+    /// What the L7 proxy serves and has counted, if there is one.
+    pub proxy: Option<(Arc<Plan>, proxy::serve::Metrics)>,
 }
 
 /// Writes a reading down.
@@ -39,7 +44,10 @@ pub fn text(reading: &Reading) -> Result<String, String> {
 }
 
 fn fill(registry: &Registry, reading: &Reading) -> prometheus::Result<()> {
-    let Reading { stats, status, bans, applies } = reading;
+    let Reading { stats, status, bans, applies, proxy } = reading;
+    if let Some((plan, metrics)) = proxy {
+        super::proxy_metrics::fill(registry, plan, metrics)?;
+    }
     packets(registry, stats)?;
     rules(registry, stats)?;
     answers(registry, stats)?;
@@ -196,6 +204,7 @@ mod tests {
                 daemon: DaemonStatus { running: true, socket: PathBuf::new() },
             },
             bans: 3,
+            proxy: None,
             applies: [("applied", 2), ("refused", 0), ("bad_input", 1)],
         }
     }

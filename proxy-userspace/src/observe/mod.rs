@@ -6,6 +6,7 @@ pub mod drops;
 pub mod feed;
 pub mod heavy;
 pub mod metrics;
+mod proxy_metrics;
 pub mod rates;
 pub mod recorded;
 pub mod stats;

@@ -75,12 +75,14 @@ impl Sockets {
         Ok(addresses)
     }
 
-    /// Closes what the plan does not want.
-    pub fn keep(&mut self, plan: Option<&Plan>) {
+    /// Closes what the plan does not want; says what that was.
+    pub fn keep(&mut self, plan: Option<&Plan>) -> Vec<SocketAddr> {
         let wanted = |address: &SocketAddr| {
             plan.is_some_and(|plan| plan.listeners.values().any(|one| one.bind.contains(address)))
         };
-        self.0.retain(|address, _| wanted(address));
+        let unwanted: Vec<_> = self.0.keys().filter(|address| !wanted(address)).copied().collect();
+        self.release(&unwanted);
+        unwanted
     }
 
     /// Closes these again: the apply that they were bound for has failed.

@@ -4,16 +4,20 @@
 //! and what they ask for is judged by [`crate::control`]. Used by both ends.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut, Read};
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::plan::Plan;
+use super::serve::Metrics;
+use super::serve::tls::Certificates;
 
 /// Most bytes of a frame to the worker: a plan with the certificates of every listener.
 pub const MOST_TO_WORKER: usize = 16 << 20;
@@ -22,24 +26,26 @@ pub const MOST_FROM_WORKER: usize = 1 << 20;
 /// Descriptors that come with one message of the kernel; the kernel takes 253 at most (`SCM_MAX_FD`).
 const MOST_FDS: usize = 128;
 
-/// A certificate and its key, as they stand in their files.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pem {
-    /// The chain.
-    pub chain: String,
-    /// The private key.
-    pub key: String,
-}
+/// What the files of certificates and keys contain, by path.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Secrets(pub BTreeMap<PathBuf, String>);
 
-impl std::fmt::Debug for Pem {
-    /// Without the key.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pem").field("chain", &self.chain.len()).finish_non_exhaustive()
+impl fmt::Debug for Secrets {
+    /// Without what is in them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.keys()).finish()
     }
 }
 
-/// Certificates by listener, in the order of its [`super::plan::Tls::certificates`].
-pub type Certificates = BTreeMap<String, Vec<Pem>>;
+impl From<Secrets> for Certificates {
+    fn from(secrets: Secrets) -> Self {
+        let mut certificates = Self::default();
+        for (path, text) in secrets.0 {
+            certificates.insert(path, Ok(text.into_bytes()));
+        }
+        certificates
+    }
+}
 
 /// What the daemon says.
 #[derive(Debug, Serialize, Deserialize)]
@@ -52,7 +58,7 @@ pub enum ToWorker {
         /// What to serve.
         plan: Box<Plan>,
         /// For its listeners.
-        certificates: Certificates,
+        secrets: Secrets,
         /// By descriptor: the listener's name.
         sockets: Vec<String>,
     },
@@ -72,8 +78,6 @@ pub enum FromWorker {
     Serving {
         /// As in [`ToWorker::Serve`].
         generation: u64,
-        /// What an operator should know: certificates about to expire, names that nothing has.
-        notes: Vec<String>,
     },
     /// It can't serve that, and goes on as before.
     Failed {
@@ -91,11 +95,8 @@ pub enum FromWorker {
         /// What it did, in words.
         why: String,
     },
-    /// What it has counted since it began, in the text format of Prometheus.
-    Metrics {
-        /// The text.
-        text: String,
-    },
+    /// What it has counted since it began.
+    Metrics(Box<Metrics>),
 }
 
 /// Writes a frame, with descriptors beside its length.
@@ -176,7 +177,7 @@ mod tests {
         let message = ToWorker::Serve {
             generation: 7,
             plan: Box::default(),
-            certificates: Certificates::new(),
+            secrets: Secrets::default(),
             sockets: vec!["web".to_owned()],
         };
         send(&here, &message, &[listener.as_raw_fd()]).expect("sent");
@@ -211,7 +212,8 @@ mod tests {
 
     #[test]
     fn a_key_is_never_written_to_a_log() {
-        let pem = Pem { chain: "public".to_owned(), key: "secret".to_owned() };
-        assert!(!format!("{pem:?}").contains("secret"));
+        let secrets = Secrets(BTreeMap::from([(PathBuf::from("key.pem"), "secret".to_owned())]));
+        let shown = format!("{secrets:?}");
+        assert!(shown.contains("key.pem") && !shown.contains("secret"), "{shown}");
     }
 }

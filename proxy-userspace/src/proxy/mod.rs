@@ -11,3 +11,4 @@ pub mod plan;
 pub mod privilege;
 pub mod secrets;
 pub mod serve;
+pub mod worker;

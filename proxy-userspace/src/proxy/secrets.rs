@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::link::{Certificates, Pem};
+use super::link::Secrets;
 use super::plan::Plan;
 
 /// Most bytes of such a file.
@@ -32,34 +32,28 @@ pub struct SecretError {
 ///
 /// # Errors
 /// The first file that can't be read.
-pub fn read(plan: &Plan) -> Result<(Certificates, Vec<String>), SecretError> {
-    let mut warnings = Vec::new();
-    let mut certificates = Certificates::new();
+pub fn read(plan: &Plan) -> Result<(Secrets, Vec<String>), SecretError> {
+    let (mut secrets, mut warnings) = (Secrets::default(), Vec::new());
     for (name, listener) in &plan.listeners {
-        let Some(tls) = &listener.tls else { continue };
-        let mut all = Vec::with_capacity(tls.certificates.len());
-        for one in &tls.certificates {
+        for one in listener.tls.iter().flat_map(|tls| &tls.certificates) {
             let failed = |what, path: &Path| {
                 let (listener, path) = (name.clone(), path.to_owned());
                 move |error: io::Error| SecretError { listener, what, path, why: why(&error) }
             };
             let (chain, _) = text(&one.chain).map_err(failed("certificate", &one.chain))?;
             let (key, mode) = text(&one.key).map_err(failed("key", &one.key))?;
-            if mode & 0o077 != 0 {
-                let warning = format!(
+            secrets.0.insert(one.chain.clone(), chain);
+            let is_new = secrets.0.insert(one.key.clone(), key).is_none();
+            if is_new && mode & 0o077 != 0 {
+                warnings.push(format!(
                     "private key {} can be read by more than its owner (mode {:03o}): chmod 600",
                     one.key.display(),
                     mode & 0o777
-                );
-                if !warnings.contains(&warning) {
-                    warnings.push(warning);
-                }
+                ));
             }
-            all.push(Pem { chain, key });
         }
-        certificates.insert(name.clone(), all);
     }
-    Ok((certificates, warnings))
+    Ok((secrets, warnings))
 }
 
 /// Every file that a plan names.
@@ -119,8 +113,8 @@ mod tests {
         fs::write(&key, "key").expect("written");
         fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("a mode");
         let plan = plan(&chain, &key);
-        let (certificates, warnings) = read(&plan).expect("read");
-        assert_eq!(certificates["https"], [Pem { chain: "chain".to_owned(), key: "key".to_owned() }]);
+        let (secrets, warnings) = read(&plan).expect("read");
+        assert_eq!([&secrets.0[&chain], &secrets.0[&key]], ["chain", "key"]);
         assert_eq!(warnings, [""; 0]);
         fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).expect("a mode");
         let (_, warnings) = read(&plan).expect("read");

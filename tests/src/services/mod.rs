@@ -20,16 +20,15 @@ pub use udp::{ECHO, UdpService};
 pub const TEMP_PREFIX: &str = "tollgate-lab-";
 
 /// Web services of the server: address, port.
-const ON_THE_SERVER: [(&str, u16); 7] = [
-    ("[::]", 80),
-    ("[::]", 443),
+const ON_THE_SERVER: [(&str, u16); 4] = [
     ("[::]", 8000),
     ("[::]", 8082),
     ("[::]", 8083),
-    // The Stripe dashboard and its door: bound to this host alone.
+    // The Stripe dashboard, bound to this host alone.
     ("127.0.0.1", 8081),
-    ("127.0.0.1", 8006),
 ];
+/// What stands in the place of the L7 proxy, for tests of packets.
+const IN_PLACE_OF_THE_PROXY: [(&str, u16); 3] = [("[::]", 80), ("[::]", 443), ("127.0.0.1", 8006)];
 
 /// All services but the database; dropping it ends them.
 #[derive(Debug)]
@@ -39,10 +38,20 @@ pub struct Services {
 }
 
 impl Services {
-    /// Starts what the deployment lists, and web and DNS servers outside and in the container.
+    /// Starts what the deployment lists, and web and DNS servers outside and in the container. Servers of the lab stand in the place of
+    /// the L7 proxy.
     pub fn start(lab: &Lab) -> Result<Self> {
+        Self::listening(lab, ON_THE_SERVER.iter().chain(&IN_PLACE_OF_THE_PROXY))
+    }
+
+    /// The same without anything in the place of the L7 proxy.
+    pub fn behind_the_proxy(lab: &Lab) -> Result<Self> {
+        Self::listening(lab, ON_THE_SERVER.iter())
+    }
+
+    fn listening<'a>(lab: &Lab, on_the_server: impl Iterator<Item = &'a (&'a str, u16)>) -> Result<Self> {
         let mut http = Vec::new();
-        for (address, port) in ON_THE_SERVER {
+        for (address, port) in on_the_server {
             http.push(HttpServer::start(&lab.ns(Host::Server), &format!("{address}:{port}"))?);
         }
         http.push(HttpServer::start(&lab.ns(Host::Outside), "[::]:80")?);

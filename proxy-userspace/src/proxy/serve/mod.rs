@@ -39,6 +39,8 @@ use super::plan::Plan;
 
 /// How often idle connections to upstreams are looked through.
 const SWEEP: Duration = Duration::from_secs(1);
+/// Certificates that expire within so many days are told of.
+const SOON_DAYS: i64 = 14;
 /// How often a drain looks whether everybody has left.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -108,7 +110,8 @@ impl Shared {
     fn request_id(&self) -> HeaderValue {
         let number = self.next_id.fetch_add(1, Ordering::Relaxed);
         // Hexadecimal digits are good for a header.
-        HeaderValue::from_str(&format!("{:016x}{number:016x}", self.id)).unwrap_or(HeaderValue::from_static("0"))
+        HeaderValue::from_str(&format!("{:016x}{number:016x}", self.id))
+            .unwrap_or(HeaderValue::from_static("0"))
     }
 
     /// Counts why something was refused, and hands on who is to be banned for it.
@@ -207,7 +210,8 @@ impl Service {
             }
         });
         for (address, (name, socket)) in opened {
-            doors.insert(address, Door::open(name.as_str().into(), address, socket, Arc::clone(&self.shared)));
+            doors
+                .insert(address, Door::open(name.as_str().into(), address, socket, Arc::clone(&self.shared)));
         }
         Ok(())
     }
@@ -235,6 +239,25 @@ impl Service {
     }
 }
 
+/// Whether certificates and keys of a plan can be served, without serving them. Gives what an operator should know of them.
+///
+/// # Errors
+/// The first one that is not good.
+pub fn check(plan: &Plan, certificates: &Certificates) -> Result<Vec<String>, Refused> {
+    let tickets = Tickets::new().map_err(Refused::Other)?;
+    let now = i64::try_from(unix_ns() / 1_000_000_000).unwrap_or(i64::MAX);
+    let (_, expiries) = tls::listeners(plan, certificates, &tickets, now)?;
+    let soon = expiries.into_iter().filter_map(|one| {
+        let (days, file) = ((one.not_after - now).div_euclid(86_400), one.file.display());
+        match days {
+            ..0 => Some(format!("the certificate {file} has expired")),
+            0..SOON_DAYS => Some(format!("the certificate {file} expires in {days} days")),
+            _ => None,
+        }
+    });
+    Ok(soon.collect())
+}
+
 /// Makes a plan ready. What did not change is taken over from the one before.
 fn prepare(
     plan: Plan,
@@ -245,7 +268,10 @@ fn prepare(
     let now = i64::try_from(unix_ns() / 1_000_000_000).unwrap_or(i64::MAX);
     let (tls, expiries) = tls::listeners(&plan, certificates, tickets, now)?;
     let kept = |name: &str, plan: &super::plan::Upstream| {
-        before.and_then(|before| before.upstreams.get(name)).filter(|upstream| upstream.plan == *plan).cloned()
+        before
+            .and_then(|before| before.upstreams.get(name))
+            .filter(|upstream| upstream.plan == *plan)
+            .cloned()
     };
     let upstreams = plan.upstreams.iter().map(|(name, upstream)| {
         (name.clone(), kept(name, upstream).unwrap_or_else(|| Upstream::start(name, upstream)))
@@ -268,10 +294,12 @@ fn assign(
 ) -> Result<Opened, Refused> {
     let mut given = BTreeMap::new();
     for (listener, socket) in sockets {
-        let usable = socket.set_nonblocking(true).and_then(|()| socket.local_addr()).and_then(|address| {
-            tokio::net::TcpListener::from_std(socket).map(|socket| (address, socket))
-        });
-        let (address, socket) = usable.map_err(|error| Refused::Socket { listener: listener.clone(), error })?;
+        let usable = socket
+            .set_nonblocking(true)
+            .and_then(|()| socket.local_addr())
+            .and_then(|address| tokio::net::TcpListener::from_std(socket).map(|socket| (address, socket)));
+        let (address, socket) =
+            usable.map_err(|error| Refused::Socket { listener: listener.clone(), error })?;
         given.insert(address, socket);
     }
     let mut opened = BTreeMap::new();

@@ -1,0 +1,216 @@
+//! One worker process of the L7 proxy, as the daemon sees it: started, told what to serve, asked, let go.
+//!
+//! Called by [`super::Proxy`]. The worker is this same program, started anew, so that nothing of the daemon's memory is in it; its
+//! standard input is the link.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::process::{self, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use crate::proxy::bind::Sockets;
+use crate::proxy::link::{self, FromWorker, MOST_FROM_WORKER, Secrets, ToWorker};
+use crate::proxy::plan::Plan;
+use crate::proxy::serve::Metrics;
+
+/// How long a worker may take to start and serve.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long it may take to say what it has counted.
+const MEASURE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A client that the worker wants banned: its word, not yet believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::control) struct Offender {
+    /// The other end of the connection.
+    pub(in crate::control) source: IpAddr,
+    /// Milliseconds.
+    pub(in crate::control) ban_ms: u64,
+    /// What it did.
+    pub(in crate::control) why: String,
+}
+
+/// A running worker.
+#[derive(Debug)]
+pub(super) struct Child {
+    process: process::Child,
+    link: UnixStream,
+    answers: Receiver<FromWorker>,
+    given: BTreeSet<SocketAddr>,
+    user: String,
+}
+
+impl Child {
+    /// Starts one.
+    pub(super) fn start(user: &str, offenders: mpsc::Sender<Offender>) -> io::Result<Self> {
+        let (link, there) = UnixStream::pair()?;
+        // A worker that does not read must not hold up the daemon.
+        link.set_write_timeout(Some(PATIENCE))?;
+        let mut command = Command::new("/proc/self/exe");
+        command.args(["proxy-worker", "--user", user]).env_clear();
+        if let Some(level) = std::env::var_os("RUST_LOG") {
+            command.env("RUST_LOG", level);
+        }
+        command.stdin(Stdio::from(OwnedFd::from(there))).stdout(Stdio::null()).stderr(Stdio::inherit());
+        command.current_dir("/");
+        let process = command.spawn()?;
+        let (tell, answers) = channel();
+        let reader = link.try_clone()?;
+        std::thread::Builder::new().name("proxy-link".to_owned()).spawn(move || {
+            listen(&reader, &tell, &offenders);
+        })?;
+        Ok(Self { process, link, answers, given: BTreeSet::new(), user: user.to_owned() })
+    }
+
+    /// Its user.
+    pub(super) fn user(&self) -> &str {
+        &self.user
+    }
+
+    /// Its process id.
+    pub(super) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Has it serve a plan.
+    pub(super) fn serve(
+        &mut self,
+        generation: u64,
+        plan: &Plan,
+        secrets: &Secrets,
+        bound: &Sockets,
+    ) -> Result<(), String> {
+        let mut sockets = Vec::new();
+        let mut fds: Vec<RawFd> = Vec::new();
+        let mut given = BTreeSet::new();
+        for (name, listener) in &plan.listeners {
+            for address in &listener.bind {
+                given.insert(*address);
+                if !self.given.contains(address)
+                    && let Some(socket) = bound.get(address)
+                {
+                    sockets.push(name.clone());
+                    fds.push(socket.as_raw_fd());
+                }
+            }
+        }
+        let serve =
+            ToWorker::Serve { generation, plan: Box::new(plan.clone()), secrets: secrets.clone(), sockets };
+        link::send(&self.link, &serve, &fds).map_err(|error| format!("the worker can't be told: {error}"))?;
+        self.given = given;
+        let is_answer = |message: &FromWorker| match message {
+            FromWorker::Serving { generation: of, .. } | FromWorker::Failed { generation: of, .. } => {
+                *of == generation
+            }
+            FromWorker::Ban { .. } | FromWorker::Metrics(_) => false,
+        };
+        match self.wait_for(PATIENCE, is_answer) {
+            Ok(FromWorker::Serving { .. }) => Ok(()),
+            Ok(FromWorker::Failed { why, .. }) => Err(why),
+            Ok(_) => Err("the worker gave another answer".to_owned()),
+            Err(why) => Err(why),
+        }
+    }
+
+    /// Has it write its log there.
+    pub(super) fn log_to(&self, fd: RawFd) -> io::Result<()> {
+        link::send(&self.link, &ToWorker::Log, &[fd])
+    }
+
+    /// What it has counted.
+    pub(super) fn measure(&self) -> Result<Metrics, String> {
+        link::send(&self.link, &ToWorker::Measure, &[]).map_err(|error| error.to_string())?;
+        match self.wait_for(MEASURE_PATIENCE, |message| matches!(message, FromWorker::Metrics(_)))? {
+            FromWorker::Metrics(metrics) => Ok(*metrics),
+            other => Err(format!("no metrics: {other:?}")),
+        }
+    }
+
+    /// How it ended, if it has.
+    pub(super) fn ended(&mut self) -> Option<String> {
+        match self.process.try_wait() {
+            Ok(None) => None,
+            Ok(Some(status)) => Some(status.to_string()),
+            Err(error) => Some(error.to_string()),
+        }
+    }
+
+    /// Takes no more connections; what is in flight is finished. It ends by itself.
+    pub(super) fn drain(self, longest: Duration) -> Leaving {
+        if let Err(error) = link::send(&self.link, &ToWorker::Drain, &[]) {
+            log::debug!("the proxy's worker has gone before it was told to: {error}");
+        }
+        Leaving { process: self.process, until: Instant::now() + longest + PATIENCE }
+    }
+
+    fn wait_for(
+        &self,
+        patience: Duration,
+        wanted: impl Fn(&FromWorker) -> bool,
+    ) -> Result<FromWorker, String> {
+        let until = Instant::now() + patience;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match self.answers.recv_timeout(left) {
+                Ok(message) if wanted(&message) => return Ok(message),
+                // The answer to a question that was given up.
+                Ok(_) => {}
+                Err(RecvTimeoutError::Timeout) => {
+                    return Err(format!("the worker did not answer within {} s", patience.as_secs()));
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err("the worker ended; its last words stand before this".to_owned());
+                }
+            }
+        }
+    }
+}
+
+/// Passes on what the worker says, until it says nothing more or something that nobody understands.
+fn listen(link: &UnixStream, tell: &Sender<FromWorker>, offenders: &mpsc::Sender<Offender>) {
+    loop {
+        match link::receive::<FromWorker>(link, MOST_FROM_WORKER) {
+            Ok(Some((FromWorker::Ban { source, ban_ms, why }, _))) => {
+                // Full: the worker is asking for more bans than anybody could want. The next offence asks again.
+                let _ = offenders.try_send(Offender { source, ban_ms, why });
+            }
+            Ok(Some((answer, _))) => {
+                if tell.send(answer).is_err() {
+                    return;
+                }
+            }
+            Ok(None) => return,
+            Err(error) => {
+                log::error!(
+                    "the proxy's worker says what nobody understands, and is listened to no more: {error}"
+                );
+                let _ = link.shutdown(std::net::Shutdown::Both);
+                return;
+            }
+        }
+    }
+}
+
+/// A worker that finishes what is in flight.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    process: process::Child,
+    until: Instant,
+}
+
+impl Leaving {
+    /// True once it is gone; one that stays too long is killed.
+    pub(super) fn is_gone(&mut self) -> bool {
+        if Instant::now() > self.until
+            && let Err(error) = self.process.kill()
+        {
+            log::warn!("a worker of the proxy that should be gone can't be killed: {error}");
+        }
+        !matches!(self.process.try_wait(), Ok(None))
+    }
+}

@@ -1,0 +1,355 @@
+//! The L7 proxy as the daemon runs it: sockets, certificates and log file are the daemon's, requests are the worker's.
+//!
+//! ```text
+//! apply ── prepare: bind, read certificates, check TLS ── packets: the policy goes live ── commit: the worker serves it
+//!                                                              └── refused: abandon
+//! loop, each second ── tend: follow the policy in force; start the worker again; certificates or log file replaced
+//! ```
+//!
+//! What can't be served is an error of an `apply`; at a start it is told and tried again, because the packet filter must not wait
+//! for a certificate. Called by `change` and by the daemon's loop.
+
+mod child;
+mod judge;
+mod logfile;
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use child::{Child, Leaving};
+use logfile::LogFile;
+
+use super::protocol::Response;
+use super::supervisor;
+use super::watch::Look;
+use crate::proxy::bind::Sockets;
+use crate::proxy::link::Secrets;
+use crate::proxy::plan::Plan;
+use crate::proxy::serve::{self, Metrics};
+use crate::proxy::{privilege, secrets};
+
+pub(super) use child::Offender;
+pub(super) use judge::A_SECOND;
+
+/// Offenders that wait to be judged.
+const OFFENDERS: usize = 64;
+/// The wait before a worker that ended is started again, at first and at most.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// The proxy of a daemon.
+#[derive(Debug)]
+pub(super) struct Proxy {
+    state: Mutex<State>,
+    offenders: mpsc::Sender<Offender>,
+}
+
+#[derive(Debug)]
+struct State {
+    sockets: Sockets,
+    /// What is to be served.
+    wanted: Option<Wanted>,
+    /// What could not be served is tried again then, and after how long once more.
+    again: Option<(Instant, Duration)>,
+    child: Option<Child>,
+    leaving: Vec<Leaving>,
+    log: Option<LogFile>,
+    generation: u64,
+}
+
+/// A plan and what it takes.
+#[derive(Debug)]
+struct Wanted {
+    plan: Arc<Plan>,
+    secrets: Secrets,
+    /// Certificates and keys, as they looked when they were read.
+    files: Vec<(PathBuf, Look)>,
+}
+
+/// Why a plan can't be served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// What it names is wrong.
+    Input(String),
+    /// The system refuses it.
+    System(String),
+}
+
+impl Trouble {
+    /// The answer to who wanted it applied.
+    pub(super) fn into_response(self) -> Response {
+        let said = format!("error: the proxy can't serve this policy: {self}\n");
+        match self {
+            Self::Input(_) => Response::BadInput(said),
+            Self::System(_) => Response::Refused(said),
+        }
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Input(why) | Self::System(why) => f.write_str(why),
+        }
+    }
+}
+
+/// A plan that can be served, before it is.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    wanted: Option<Wanted>,
+    bound: Vec<SocketAddr>,
+    notes: Vec<String>,
+}
+
+impl Proxy {
+    /// With sockets that were bound before this daemon, and where offenders are told of.
+    pub(super) fn new(inherited: Sockets) -> (Self, mpsc::Receiver<Offender>) {
+        let (offenders, receiver) = mpsc::channel(OFFENDERS);
+        let state = State {
+            sockets: inherited,
+            wanted: None,
+            again: None,
+            child: None,
+            leaving: Vec::new(),
+            log: None,
+            generation: 0,
+        };
+        (Self { state: Mutex::new(state), offenders }, receiver)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gets ready what a plan needs and changes nothing that is served.
+    pub(super) fn prepare(&self, plan: Option<&Plan>) -> Result<Prepared, Trouble> {
+        let Some(plan) = plan else {
+            return Ok(Prepared { wanted: None, bound: Vec::new(), notes: Vec::new() });
+        };
+        privilege::user(&plan.common.user).map_err(|error| Trouble::Input(error.to_string()))?;
+        let (wanted, mut notes) = Wanted::read(plan).map_err(Trouble::Input)?;
+        notes.extend(check(plan, &wanted.secrets).map_err(Trouble::Input)?);
+        if let Some(log) = &plan.common.access_log {
+            let opened = LogFile::open(&log.file);
+            opened.map_err(|error| Trouble::System(format!("access log {}: {error}", log.file.display())))?;
+        }
+        let bound = self.state().sockets.bind(plan).map_err(|error| Trouble::System(error.to_string()))?;
+        Ok(Prepared { wanted: Some(wanted), bound, notes })
+    }
+
+    /// The policy was refused: what was got ready for it is given back.
+    pub(super) fn abandon(&self, prepared: Prepared) {
+        self.state().sockets.release(&prepared.bound);
+    }
+
+    /// Serves what was prepared; gives what an operator should know.
+    pub(super) fn commit(&self, prepared: Prepared) -> Vec<String> {
+        let mut state = self.state();
+        let mut notes = prepared.notes;
+        state.wanted = prepared.wanted;
+        let plan = state.wanted.as_ref().map(|wanted| Arc::clone(&wanted.plan));
+        // Held by systemd too: a daemon that is started again refuses nobody meanwhile.
+        supervisor::store(prepared.bound.iter().filter_map(|one| Some((one, state.sockets.get(one)?))));
+        supervisor::forget(&state.sockets.keep(plan.as_deref()));
+        match state.serve(&self.offenders) {
+            Ok(()) => {}
+            Err(why) => {
+                notes.push(format!("the proxy does not serve this policy yet: {why}; it is tried again"))
+            }
+        }
+        notes
+    }
+
+    /// What is to be done now and then. `plan`: of the policy in force.
+    pub(super) fn tend(&self, plan: Option<&Plan>) {
+        let mut state = self.state();
+        state.leaving.retain_mut(|one| !one.is_gone());
+        if state.wanted.as_ref().map(|wanted| &*wanted.plan) != plan {
+            drop(state);
+            self.follow(plan);
+            return;
+        }
+        if let Some(why) = state.child.as_mut().and_then(Child::ended) {
+            log::error!("the proxy's worker ended ({why}); it is started again");
+            state.child = None;
+            state.delay();
+        }
+        state.look_at_files(&self.offenders);
+        if state.again.is_some_and(|(at, _)| Instant::now() >= at) {
+            match state.serve(&self.offenders) {
+                Ok(()) => log::info!("the proxy serves again"),
+                Err(why) => log::error!("the proxy: {why}"),
+            }
+        }
+    }
+
+    /// The policy in force has changed without an apply by this daemon: at a start, or because nobody confirmed one.
+    fn follow(&self, plan: Option<&Plan>) {
+        if self.state().again.is_some_and(|(at, _)| Instant::now() < at) {
+            return;
+        }
+        match self.prepare(plan) {
+            Ok(prepared) => self.commit(prepared).iter().for_each(|note| log::warn!("the proxy: {note}")),
+            Err(why) => {
+                log::error!("the proxy does not serve the policy in force: {why}; it is tried again");
+                self.state().delay();
+            }
+        }
+    }
+
+    /// What the worker has counted; `None` if there is none, or it does not say.
+    pub(super) fn measure(&self) -> Option<Metrics> {
+        let state = self.state();
+        let measured = state.child.as_ref()?.measure();
+        measured.inspect_err(|why| log::warn!("metrics of the proxy: {why}")).ok()
+    }
+
+    /// The plan that is served.
+    pub(super) fn plan(&self) -> Option<Arc<Plan>> {
+        self.state().wanted.as_ref().map(|wanted| Arc::clone(&wanted.plan))
+    }
+
+    /// Ends: the worker finishes what is in flight, by itself.
+    pub(super) fn end(&self) {
+        let mut state = self.state();
+        state.let_go();
+    }
+}
+
+impl Wanted {
+    fn read(plan: &Plan) -> Result<(Self, Vec<String>), String> {
+        // Looked at first: a file that is replaced meanwhile is read again.
+        let files = secrets::files(plan).into_iter().map(|path| (path.clone(), Look::at(&path))).collect();
+        let (secrets, warnings) = secrets::read(plan).map_err(|error| error.to_string())?;
+        Ok((Self { plan: Arc::new(plan.clone()), secrets, files }, warnings))
+    }
+}
+
+impl State {
+    /// Has a worker serve what is wanted, starting one if need be.
+    fn serve(&mut self, offenders: &mpsc::Sender<Offender>) -> Result<(), String> {
+        let served = self.try_serve(offenders);
+        match served {
+            Ok(_) => self.again = None,
+            Err(_) => self.delay(),
+        }
+        served
+    }
+
+    fn try_serve(&mut self, offenders: &mpsc::Sender<Offender>) -> Result<(), String> {
+        let Some(wanted) = &self.wanted else {
+            self.let_go();
+            return Ok(());
+        };
+        let user = &wanted.plan.common.user;
+        // Another user is another process; the one before finishes what is in flight.
+        if self.child.as_ref().is_some_and(|child| child.user() != user) {
+            let drain = drain_time(&wanted.plan);
+            self.leaving.extend(self.child.take().map(|child| child.drain(drain)));
+        }
+        let mut child = match self.child.take() {
+            Some(child) => child,
+            None => {
+                let child = Child::start(user, offenders.clone());
+                let child = child.map_err(|error| format!("its worker can't be started: {error}"))?;
+                log::info!("the proxy's worker is process {}", child.pid());
+                self.log = None;
+                child
+            }
+        };
+        self.generation += 1;
+        let served = child.serve(self.generation, &wanted.plan, &wanted.secrets, &self.sockets);
+        let served = served.and_then(|()| {
+            let plan = Arc::clone(&wanted.plan);
+            follow_log(&mut self.log, &child, &plan).map_err(|error| format!("its access log: {error}"))
+        });
+        match served {
+            Ok(()) => {
+                self.child = Some(child);
+                Ok(())
+            }
+            Err(why) => {
+                // It may be in any state: another one begins anew, with the same sockets.
+                self.leaving.push(child.drain(drain_time(&wanted.plan)));
+                Err(why)
+            }
+        }
+    }
+
+    /// Reads certificates again that were replaced, and opens the log again that was moved away.
+    fn look_at_files(&mut self, offenders: &mpsc::Sender<Offender>) {
+        let Some(wanted) = &mut self.wanted else { return };
+        if wanted.files.iter().any(|(path, before)| Look::at(path) != *before) {
+            let plan = Arc::clone(&wanted.plan);
+            let read = Wanted::read(&plan).and_then(|(fresh, warnings)| {
+                let notes = check(&plan, &fresh.secrets)?;
+                Ok((fresh, warnings.into_iter().chain(notes)))
+            });
+            // What can't be used now is looked at again when it changes once more.
+            wanted.files.iter_mut().for_each(|(path, look)| *look = Look::at(path));
+            match read {
+                Ok((fresh, notes)) if fresh.secrets != wanted.secrets => {
+                    notes.for_each(|note| log::warn!("the proxy: {note}"));
+                    self.wanted = Some(fresh);
+                    match self.serve(offenders) {
+                        Ok(()) => log::info!("the proxy has new certificates"),
+                        Err(why) => log::error!("the proxy: {why}"),
+                    }
+                }
+                Ok(_) => {}
+                Err(why) => {
+                    log::error!("new certificates are not used, those of before stay in service: {why}")
+                }
+            }
+        }
+        if let (Some(child), Some(wanted)) = (&self.child, &self.wanted)
+            && let Err(error) = follow_log(&mut self.log, child, &wanted.plan)
+        {
+            log::error!("the proxy's access log: {error}");
+        }
+    }
+
+    fn let_go(&mut self) {
+        self.again = None;
+        self.log = None;
+        let drain = self.wanted.as_ref().map_or(Duration::from_secs(30), |wanted| drain_time(&wanted.plan));
+        self.leaving.extend(self.child.take().map(|child| child.drain(drain)));
+    }
+
+    /// The next attempt comes later, each time twice as late.
+    fn delay(&mut self) {
+        let wait = self.again.map_or(FIRST_WAIT, |(_, wait)| (wait * 2).min(LONGEST_WAIT));
+        self.again = Some((Instant::now() + wait, wait));
+    }
+}
+
+fn check(plan: &Plan, secrets: &Secrets) -> Result<Vec<String>, String> {
+    serve::check(plan, &secrets.clone().into()).map_err(|error| error.to_string())
+}
+
+fn drain_time(plan: &Plan) -> Duration {
+    Duration::from_millis(plan.common.timeouts.drain_ms)
+}
+
+/// Gives the worker the log file, if it has none, or another one stands in its place.
+fn follow_log(log: &mut Option<LogFile>, child: &Child, plan: &Plan) -> io::Result<()> {
+    let Some(wanted) = &plan.common.access_log else {
+        *log = None;
+        return Ok(());
+    };
+    if log.as_ref().is_some_and(|log| log.is_current(&wanted.file)) {
+        return Ok(());
+    }
+    let opened = LogFile::open(&wanted.file)?;
+    child.log_to(opened.as_raw_fd())?;
+    *log = Some(opened);
+    Ok(())
+}
