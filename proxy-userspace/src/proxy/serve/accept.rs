@@ -40,7 +40,12 @@ pub(super) struct Door {
 }
 
 impl Door {
-    pub(super) fn open(name: Arc<str>, address: SocketAddr, socket: TcpListener, shared: Arc<Shared>) -> Self {
+    pub(super) fn open(
+        name: Arc<str>,
+        address: SocketAddr,
+        socket: TcpListener,
+        shared: Arc<Shared>,
+    ) -> Self {
         let name = Arc::new(Mutex::new(name));
         let (phase, phases) = watch::channel(Phase::Serving);
         tokio::spawn(listen(socket, address, Arc::clone(&name), phases, shared));
@@ -243,7 +248,10 @@ fn info(session: &ServerConnection) -> TlsInfo {
             Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
             _ => "TLSv1.3",
         },
-        cipher: session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or_default(),
+        cipher: session
+            .negotiated_cipher_suite()
+            .and_then(|suite| suite.suite().as_str())
+            .unwrap_or_default(),
     }
 }
 

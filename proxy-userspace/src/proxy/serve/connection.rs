@@ -122,7 +122,8 @@ pub(super) async fn serve(
 
 fn builder(connection: &Connection) -> auto::Builder<TokioExecutor> {
     let Sizes { target, headers, header_count, .. } = connection.sizes;
-    let most = usize::try_from(target).unwrap_or(usize::MAX).saturating_add(usize::try_from(headers).unwrap_or(0));
+    let most =
+        usize::try_from(target).unwrap_or(usize::MAX).saturating_add(usize::try_from(headers).unwrap_or(0));
     let mut builder = auto::Builder::new(TokioExecutor::new());
     if connection.http2 {
         let idle = Duration::from_millis(connection.timeouts.idle_ms);
@@ -136,7 +137,9 @@ fn builder(connection: &Connection) -> auto::Builder<TokioExecutor> {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(SEND_BUFFER)
             // A list counts 32 bytes a field beside what it says (RFC 9113 6.5.2).
-            .max_header_list_size(u32::try_from(most + 32 * (usize::from(header_count) + 4)).unwrap_or(u32::MAX))
+            .max_header_list_size(
+                u32::try_from(most + 32 * (usize::from(header_count) + 4)).unwrap_or(u32::MAX),
+            )
             .keep_alive_interval((idle / 2).max(Duration::from_secs(1)))
             .keep_alive_timeout(PING_PATIENCE);
         return builder.http2_only();

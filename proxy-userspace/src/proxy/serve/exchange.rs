@@ -70,7 +70,13 @@ impl Drop for Entry {
         let route = self.route.as_ref().map(|route| route.plan.name.as_str());
         let took_us = (self.status != StatusCode::SWITCHING_PROTOCOLS.as_u16())
             .then(|| u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
-        shared.counts.request(&metrics::Request { route, status: self.status, received, sent: self.sent, took_us });
+        shared.counts.request(&metrics::Request {
+            route,
+            status: self.status,
+            received,
+            sent: self.sent,
+            took_us,
+        });
         shared.sink.access(&Record {
             unix_ns: self.unix_ns,
             client: &self.connection.client,
@@ -93,7 +99,10 @@ fn nanoseconds(duration: Duration) -> u64 {
 }
 
 /// Answers a request.
-pub(super) async fn exchange(connection: Arc<Connection>, mut request: Request<Incoming>) -> Response<AnswerBody> {
+pub(super) async fn exchange(
+    connection: Arc<Connection>,
+    mut request: Request<Incoming>,
+) -> Response<AnswerBody> {
     let in_flight = connection.progress.request();
     let state = connection.shared.state.load_full();
     let (begun, unix_ns) = (Instant::now(), unix_ns());
@@ -146,7 +155,8 @@ async fn forwarded(
     };
     let asked = Instant::now();
     let upload = entry.upload.clone();
-    let Outcome { answer, lease } = send(&upstream, Outgoing { head, body, upload, retry_safe, upgrade }).await;
+    let Outcome { answer, lease } =
+        send(&upstream, Outgoing { head, body, upload, retry_safe, upgrade }).await;
     entry.upstream_ns = Some(nanoseconds(asked.elapsed()));
     entry.server = lease.as_ref().map(|lease| lease.server().label.clone());
     let mut response = match answer {
@@ -269,7 +279,9 @@ impl FromUpstream {
                     let patience = self.patience;
                     let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(patience)));
                     return match timer.as_mut().poll(cx) {
-                        Poll::Ready(()) => self.fail(Reason::UpstreamTimeout, "the rest of an answer took too long"),
+                        Poll::Ready(()) => {
+                            self.fail(Reason::UpstreamTimeout, "the rest of an answer took too long")
+                        }
                         Poll::Pending => {
                             self.client_has_a_part(false);
                             Poll::Pending

@@ -108,7 +108,8 @@ impl Shared {
     fn request_id(&self) -> HeaderValue {
         let number = self.next_id.fetch_add(1, Ordering::Relaxed);
         // Hexadecimal digits are good for a header.
-        HeaderValue::from_str(&format!("{:016x}{number:016x}", self.id)).unwrap_or(HeaderValue::from_static("0"))
+        HeaderValue::from_str(&format!("{:016x}{number:016x}", self.id))
+            .unwrap_or(HeaderValue::from_static("0"))
     }
 
     /// Counts why something was refused, and hands on who is to be banned for it.
@@ -207,7 +208,8 @@ impl Service {
             }
         });
         for (address, (name, socket)) in opened {
-            doors.insert(address, Door::open(name.as_str().into(), address, socket, Arc::clone(&self.shared)));
+            doors
+                .insert(address, Door::open(name.as_str().into(), address, socket, Arc::clone(&self.shared)));
         }
         Ok(())
     }
@@ -245,7 +247,10 @@ fn prepare(
     let now = i64::try_from(unix_ns() / 1_000_000_000).unwrap_or(i64::MAX);
     let (tls, expiries) = tls::listeners(&plan, certificates, tickets, now)?;
     let kept = |name: &str, plan: &super::plan::Upstream| {
-        before.and_then(|before| before.upstreams.get(name)).filter(|upstream| upstream.plan == *plan).cloned()
+        before
+            .and_then(|before| before.upstreams.get(name))
+            .filter(|upstream| upstream.plan == *plan)
+            .cloned()
     };
     let upstreams = plan.upstreams.iter().map(|(name, upstream)| {
         (name.clone(), kept(name, upstream).unwrap_or_else(|| Upstream::start(name, upstream)))
@@ -268,10 +273,12 @@ fn assign(
 ) -> Result<Opened, Refused> {
     let mut given = BTreeMap::new();
     for (listener, socket) in sockets {
-        let usable = socket.set_nonblocking(true).and_then(|()| socket.local_addr()).and_then(|address| {
-            tokio::net::TcpListener::from_std(socket).map(|socket| (address, socket))
-        });
-        let (address, socket) = usable.map_err(|error| Refused::Socket { listener: listener.clone(), error })?;
+        let usable = socket
+            .set_nonblocking(true)
+            .and_then(|()| socket.local_addr())
+            .and_then(|address| tokio::net::TcpListener::from_std(socket).map(|socket| (address, socket)));
+        let (address, socket) =
+            usable.map_err(|error| Refused::Socket { listener: listener.clone(), error })?;
         given.insert(address, socket);
     }
     let mut opened = BTreeMap::new();

@@ -13,7 +13,8 @@ use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::{
-    ClientHello, ProducesTickets, ResolvesServerCert, ServerConfig, ServerSessionMemoryCache, StoresServerSessions,
+    ClientHello, ProducesTickets, ResolvesServerCert, ServerConfig, ServerSessionMemoryCache,
+    StoresServerSessions,
 };
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
@@ -80,7 +81,8 @@ impl Tickets {
     /// # Errors
     /// If there is no randomness to be had.
     pub fn new() -> Result<Self, String> {
-        let ticketer = aws_lc_rs::Ticketer::new().map_err(|error| format!("no keys for TLS tickets: {error}"))?;
+        let ticketer =
+            aws_lc_rs::Ticketer::new().map_err(|error| format!("no keys for TLS tickets: {error}"))?;
         Ok(Self { ticketer, sessions: ServerSessionMemoryCache::new(SESSIONS) })
     }
 }
@@ -147,7 +149,8 @@ fn suites(
     let known = |name: &String| {
         let is = |suite: &&tokio_rustls::rustls::SupportedCipherSuite| suite.suite().as_str() == Some(name);
         provider.cipher_suites.iter().find(is).copied().ok_or_else(|| {
-            let known: Vec<_> = provider.cipher_suites.iter().filter_map(|suite| suite.suite().as_str()).collect();
+            let known: Vec<_> =
+                provider.cipher_suites.iter().filter_map(|suite| suite.suite().as_str()).collect();
             format!("there is no cipher suite {name}; write one of {}", known.join(", "))
         })
     };
@@ -175,7 +178,10 @@ impl Chosen {
         for certificate in &tls.certificates {
             let (key, facts) = load(certificate, files)?;
             if facts.not_after < now {
-                log::warn!("{}: the certificate has expired; clients will refuse it", certificate.chain.display());
+                log::warn!(
+                    "{}: the certificate has expired; clients will refuse it",
+                    certificate.chain.display()
+                );
             } else if facts.not_before > now {
                 log::warn!("{}: the certificate is not valid yet", certificate.chain.display());
             }
@@ -221,9 +227,9 @@ struct Facts {
 fn load(certificate: &plan::Certificate, files: &Certificates) -> Result<(CertifiedKey, Facts), Invalid> {
     let bytes = files.read(&certificate.chain)?;
     let invalid = |why: String| Invalid::new(&certificate.chain, why);
-    let chain = CertificateDer::pem_slice_iter(bytes)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| invalid(format!("is not whole: {error}; write the chain in PEM, the server's own first")))?;
+    let chain = CertificateDer::pem_slice_iter(bytes).collect::<Result<Vec<_>, _>>().map_err(|error| {
+        invalid(format!("is not whole: {error}; write the chain in PEM, the server's own first"))
+    })?;
     let own = chain.first().ok_or_else(|| {
         invalid("has no certificate; write the chain in PEM, the server's own first".to_owned())
     })?;
@@ -233,8 +239,9 @@ fn load(certificate: &plan::Certificate, files: &Certificates) -> Result<(Certif
     }
     let facts = facts(own).map_err(invalid)?;
     let invalid = |why: String| Invalid::new(&certificate.key, why);
-    let key = PrivateKeyDer::from_pem_slice(files.read(&certificate.key)?)
-        .map_err(|error| invalid(format!("has no whole private key ({error}); write PKCS#8, PKCS#1 or SEC1 in PEM")))?;
+    let key = PrivateKeyDer::from_pem_slice(files.read(&certificate.key)?).map_err(|error| {
+        invalid(format!("has no whole private key ({error}); write PKCS#8, PKCS#1 or SEC1 in PEM"))
+    })?;
     let key = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).map_err(|error| {
         invalid(format!("does not go with the certificate in {}: {error}", certificate.chain.display()))
     })?;
@@ -242,14 +249,18 @@ fn load(certificate: &plan::Certificate, files: &Certificates) -> Result<(Certif
 }
 
 fn facts(der: &CertificateDer<'_>) -> Result<Facts, String> {
-    let (_, parsed) = X509Certificate::from_der(der).map_err(|error| format!("has a malformed certificate: {error}"))?;
+    let (_, parsed) =
+        X509Certificate::from_der(der).map_err(|error| format!("has a malformed certificate: {error}"))?;
     let alternative = parsed
         .subject_alternative_name()
         .map_err(|error| format!("has a certificate with malformed names: {error}"))?;
-    let names = alternative.iter().flat_map(|extension| &extension.value.general_names).filter_map(|name| match name {
-        GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
-        _ => None,
-    });
+    let names =
+        alternative.iter().flat_map(|extension| &extension.value.general_names).filter_map(
+            |name| match name {
+                GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
+                _ => None,
+            },
+        );
     Ok(Facts {
         names: names.collect(),
         not_before: parsed.validity().not_before.timestamp(),
@@ -307,7 +318,12 @@ mod tests {
             (Ok(&chain), Ok(&half(&key)), "key", "no whole private key"),
             (Ok(""), Ok(&key), "chain", "has no certificate"),
             (Err("Permission denied"), Ok(&key), "chain", "can't be read: Permission denied"),
-            (Ok("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), Ok(&key), "chain", "malformed"),
+            (
+                Ok("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
+                Ok(&key),
+                "chain",
+                "malformed",
+            ),
         ];
         for (chain, key, file, why) in cases {
             let mut files = Certificates::default();

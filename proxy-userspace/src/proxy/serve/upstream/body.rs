@@ -81,7 +81,11 @@ pub(in crate::proxy::serve) struct BodyFailed(Reason);
 
 impl RequestBody {
     /// A client's body of `most` bytes at most, with `patience` between two parts.
-    pub(in crate::proxy::serve) fn new(incoming: Incoming, most: u64, patience: Duration) -> (Self, Arc<Upload>) {
+    pub(in crate::proxy::serve) fn new(
+        incoming: Incoming,
+        most: u64,
+        patience: Duration,
+    ) -> (Self, Arc<Upload>) {
         let upload = Arc::new(Upload {
             begun: Instant::now(),
             received: AtomicU64::new(0),
@@ -128,7 +132,9 @@ impl FromClient {
                     let Ok(data) = frame.into_data() else { continue };
                     let length = data.len() as u64;
                     self.upload.received.fetch_add(length, Ordering::Relaxed);
-                    let Some(left) = self.left.checked_sub(length) else { return self.fail(Reason::BodyTooLarge) };
+                    let Some(left) = self.left.checked_sub(length) else {
+                        return self.fail(Reason::BodyTooLarge);
+                    };
                     self.left = left;
                     if self.incoming.is_end_stream() {
                         self.upload.done.store(true, Ordering::Release);

@@ -64,7 +64,9 @@ pub(super) async fn connect(
                 stream.set_nodelay(true).map_err(refused)?;
                 handshake(stream, protocol).await
             }
-            Server::Unix(path) => handshake(UnixStream::connect(path).await.map_err(refused)?, protocol).await,
+            Server::Unix(path) => {
+                handshake(UnixStream::connect(path).await.map_err(refused)?, protocol).await
+            }
         }
     };
     timeout(limit, connecting).await.unwrap_or(Err(Unreachable::Timeout))

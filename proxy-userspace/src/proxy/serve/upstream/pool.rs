@@ -95,7 +95,8 @@ impl Upstream {
     /// down are asked when there is nobody else: they may have come back, and the client gets nothing otherwise.
     pub(super) fn choose(self: &Arc<Self>, tried: &[usize]) -> Option<Lease> {
         let (count, turn) = (self.servers.len(), self.turn.fetch_add(1, Ordering::Relaxed));
-        let candidates = (0..count).map(|step| (turn % count + step) % count).filter(|index| !tried.contains(index));
+        let candidates =
+            (0..count).map(|step| (turn % count + step) % count).filter(|index| !tried.contains(index));
         let index = candidates.min_by_key(|index| {
             let server = &self.servers[*index];
             (server.health.is_avoided(), server.active.load(Ordering::Relaxed))
@@ -169,7 +170,12 @@ impl Lease {
         let (server, plan) = (self.server(), &self.upstream.plan);
         log::debug!("upstream {}: {}: {why}", self.upstream.name, server.label);
         if server.health.failed(plan.failures, plan.rest_ms) {
-            log::warn!("upstream {}: {} rests for {} ms: {why}", self.upstream.name, server.label, plan.rest_ms);
+            log::warn!(
+                "upstream {}: {} rests for {} ms: {why}",
+                self.upstream.name,
+                server.label,
+                plan.rest_ms
+            );
         }
     }
 
@@ -216,7 +222,9 @@ mod tests {
     fn who_has_the_fewest_requests_is_asked() {
         let upstream = upstream(3);
         let mut leases: Vec<Lease> = (0..9).filter_map(|_| upstream.choose(&[])).collect();
-        let active = || upstream.servers.iter().map(|server| server.active.load(Ordering::Relaxed)).collect::<Vec<_>>();
+        let active = || {
+            upstream.servers.iter().map(|server| server.active.load(Ordering::Relaxed)).collect::<Vec<_>>()
+        };
         assert_eq!(active(), [3, 3, 3]);
         leases.retain(|lease| lease.index != 1);
         assert_eq!(active(), [3, 0, 3]);

@@ -43,7 +43,9 @@ pub(in crate::proxy::serve) async fn send(upstream: &Arc<Upstream>, outgoing: Ou
     let mut request = Request::from_parts(head, body);
     let (mut tried, mut fresh, mut why) = (Vec::new(), upgrade, Reason::UpstreamDown);
     loop {
-        let Some(mut lease) = upstream.choose(&tried) else { return Outcome { answer: Err(why), lease: None } };
+        let Some(mut lease) = upstream.choose(&tried) else {
+            return Outcome { answer: Err(why), lease: None };
+        };
         let (mut sender, reused) = match lease.connection(fresh).await {
             Ok(connection) => connection,
             Err(unreachable) => {
