@@ -12,6 +12,10 @@
 //! 6. [`log::line`] when the answer has been sent.
 
 pub mod answer;
+mod forwarded;
+mod framing;
+mod hop;
+mod host;
 pub mod limit;
 pub mod log;
 pub mod offences;
@@ -19,6 +23,9 @@ pub mod reason;
 pub mod request;
 pub mod response;
 pub mod router;
+mod target;
+#[cfg(test)]
+mod tests;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

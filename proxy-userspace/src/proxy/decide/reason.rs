@@ -92,3 +92,44 @@ impl Reason {
         }
     }
 }
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_fit_metrics() {
+        let mut names: Vec<&str> = Reason::ALL.iter().map(|reason| reason.name()).collect();
+        assert!(names.iter().all(|name| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')));
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Reason::ALL.len());
+    }
+
+    #[test]
+    fn statuses_refuse_or_are_none() {
+        for reason in Reason::ALL {
+            let refuses = reason.status().is_none_or(|status| status.as_u16() >= 400);
+            assert!(refuses && !reason.sentence().is_empty(), "{reason}");
+        }
+    }
+
+    #[test]
+    fn connections_end_where_what_follows_can_not_be_told() {
+        use Reason as R;
+        for reason in
+            [R::TeInvalid, R::LengthInvalid, R::BodyTooLarge, R::BodyInvalid, R::BadRequest, R::ClientTimeout]
+        {
+            assert!(reason.closes(), "{reason}");
+        }
+        for reason in [R::RateLimited, R::NoRoute, R::UpstreamDown, R::Responded] {
+            assert!(!reason.closes(), "{reason}");
+        }
+    }
+}

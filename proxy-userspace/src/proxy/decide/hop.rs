@@ -1,0 +1,126 @@
+//! Headers that end here: hop-by-hop ones (RFC 9110 7.6.1), and names that upstreams could take for others. Called by
+//! [`super::request`] and [`super::response`].
+
+use http::header::{self, HeaderMap, HeaderName};
+
+/// Whether a header has a value that is this token, in a comma-separated list, in any case.
+pub(super) fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    tokens(headers, name).any(|found| found.eq_ignore_ascii_case(token))
+}
+
+/// Removes what is meant for this connection: the known ones, and those that `Connection` names, but for framing, `Host` and what
+/// `kept` says, which no peer may have removed by naming them.
+pub(super) fn strip(headers: &mut HeaderMap, kept: impl Fn(&str) -> bool) {
+    if headers.contains_key(header::CONNECTION) {
+        let named: Vec<HeaderName> = tokens(headers, &header::CONNECTION)
+            .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
+            .filter(|name| *name != header::CONTENT_LENGTH && *name != header::HOST && !kept(name.as_str()))
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+    }
+    for name in [
+        header::CONNECTION,
+        HeaderName::from_static("keep-alive"),
+        HeaderName::from_static("proxy-connection"),
+        HeaderName::from_static("http2-settings"),
+        header::PROXY_AUTHENTICATE,
+        header::PROXY_AUTHORIZATION,
+        header::TE,
+        header::TRAILER,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+    ] {
+        headers.remove(name);
+    }
+}
+
+/// Removes all headers whose name (lower case) is so.
+pub(super) fn remove_where(headers: &mut HeaderMap, so: impl Fn(&str) -> bool) {
+    let names: Vec<HeaderName> = headers.keys().filter(|name| so(name.as_str())).cloned().collect();
+    for name in names {
+        headers.remove(name);
+    }
+}
+
+fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|token| token.trim_matches([' ', '\t']))
+        .filter(|token| !token.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn left(lines: &[(&'static str, &'static str)]) -> Vec<String> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        strip(&mut headers, |name| name == "x-kept");
+        let mut names: Vec<String> = headers.keys().map(ToString::to_string).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn hop_by_hop_headers_end_here() {
+        for name in [
+            "connection",
+            "keep-alive",
+            "proxy-connection",
+            "te",
+            "trailer",
+            "transfer-encoding",
+            "upgrade",
+            "http2-settings",
+            "proxy-authorization",
+            "proxy-authenticate",
+        ] {
+            assert_eq!(left(&[(name, "x"), ("accept", "y")]), ["accept"], "{name}");
+        }
+    }
+
+    #[test]
+    fn what_connection_names_ends_here_but_for_framing_and_host() {
+        for (connection, expected) in [
+            ("x-a", &["content-length", "host", "x-b", "x-kept"][..]),
+            ("close, X-A,x-b", &["content-length", "host", "x-kept"]),
+            (" , x-a ,, \tx-b\t", &["content-length", "host", "x-kept"]),
+            ("Host, Content-Length, x-kept", &["content-length", "host", "x-a", "x-b", "x-kept"]),
+            ("x a, \"x-a\", x-a;q=1", &["content-length", "host", "x-a", "x-b", "x-kept"]),
+            ("", &["content-length", "host", "x-a", "x-b", "x-kept"]),
+        ] {
+            let lines = [
+                ("connection", connection),
+                ("host", "h"),
+                ("content-length", "1"),
+                ("x-a", "1"),
+                ("x-b", "1"),
+                ("x-kept", "1"),
+            ];
+            assert_eq!(left(&lines), expected, "{connection}");
+        }
+        assert_eq!(
+            left(&[("connection", "x-a"), ("connection", "x-b"), ("x-a", "1"), ("x-b", "1")]),
+            [""; 0]
+        );
+    }
+
+    #[test]
+    fn tokens_are_found_in_any_line_and_case() {
+        let mut headers = HeaderMap::new();
+        headers.append("connection", HeaderValue::from_static("keep-alive"));
+        headers.append("connection", HeaderValue::from_static("x, UPGRADE"));
+        assert!(has_token(&headers, &header::CONNECTION, "upgrade"));
+        assert!(!has_token(&headers, &header::CONNECTION, "up"));
+    }
+}

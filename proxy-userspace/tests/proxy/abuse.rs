@@ -1,0 +1,127 @@
+//! Limits: connections, sizes, and requests that are not HTTP.
+
+use tollgate::proxy::plan::{Escalation, Plan};
+
+use crate::backend::{Backend, a_moment, says};
+use crate::client::{GET, Wire};
+use crate::stage::{Stage, upstream};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_has_so_many_connections_and_no_more() {
+    let backend = Backend::that(says("hello")).await;
+    let stage = Stage::with(upstream(&[backend.address]), |plan| plan.common.max_connections_per_source = 2);
+    let (mut first, mut second) = (Wire::to(stage.address).await, Wire::to(stage.address).await);
+    assert_eq!((first.ask(GET).await.status, second.ask(GET).await.status), (200, 200));
+    assert!(Wire::to(stage.address).await.is_closed().await);
+    assert_eq!(stage.reasons("too-many-connections"), 1);
+    drop(second);
+    stage.until("a seat is free", |stage| stage.service.snapshot().connections == 1).await;
+    assert_eq!(Wire::to(stage.address).await.ask(GET).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trusted_proxy_is_bound_by_the_total_alone() {
+    let backend = Backend::that(says("hello")).await;
+    let stage = Stage::with(upstream(&[backend.address]), |plan| {
+        plan.common.max_connections_per_source = 1;
+        plan.common.max_connections = 3;
+        plan.common.trusted = vec!["127.0.0.0/8".parse().expect("a prefix")];
+    });
+    let mut wires = Vec::new();
+    for _ in 0..3 {
+        let mut wire = Wire::to(stage.address).await;
+        assert_eq!(wire.ask(GET).await.status, 200);
+        wires.push(wire);
+    }
+    assert!(Wire::to(stage.address).await.is_closed().await);
+}
+
+fn small(plan: &mut Plan) {
+    plan.common.sizes.target = 1_000;
+    plan.common.sizes.headers = 4_000;
+    plan.common.sizes.body = 1_000;
+    plan.routes[0].body = 1_000;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_large_is_refused_and_the_connection_closed() {
+    let backend = Backend::that(says("hello")).await;
+    let stage = Stage::with(upstream(&[backend.address]), small);
+    let long = "x".repeat(5_000);
+    let longer = "x".repeat(100_000);
+    let lines = "a: b\r\n".repeat(101);
+    let chunk = format!("3e9\r\n{}\r\n0\r\n\r\n", "x".repeat(1_001));
+    for (request, status) in [
+        (format!("GET /{} HTTP/1.1\r\nHost: a.example\r\n\r\n", "x".repeat(1_001)), 414),
+        (format!("GET / HTTP/1.1\r\nHost: a.example\r\na: {long}\r\n\r\n"), 431),
+        (format!("GET / HTTP/1.1\r\nHost: a.example\r\na: {longer}\r\n\r\n"), 431),
+        (format!("GET / HTTP/1.1\r\nHost: a.example\r\n{lines}\r\n"), 431),
+        // Before any of it came, and without being asked for it.
+        ("POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 1001\r\n\r\n".to_owned(), 413),
+        (
+            "POST / HTTP/1.1\r\nHost: a.example\r\nExpect: 100-continue\r\nContent-Length: 1001\r\n\r\n"
+                .to_owned(),
+            413,
+        ),
+        (format!("POST / HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}"), 413),
+    ] {
+        let mut wire = Wire::to(stage.address).await;
+        let reply = wire.ask(&request).await;
+        assert_eq!(reply.status, status, "{}: {}", &request[..60], reply.head);
+        assert!(wire.is_closed().await);
+    }
+    assert!(backend.log.requests.lock().expect("log").is_empty(), "{}", backend.log.bytes());
+    // One that fits.
+    let request =
+        format!("POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 1000\r\n\r\n{}", "x".repeat(1_000));
+    assert_eq!(Wire::to(stage.address).await.ask(request).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_arrives_though_the_client_still_sends() {
+    let backend = Backend::that(says("hello")).await;
+    let stage = Stage::with(upstream(&[backend.address]), small);
+    for _ in 0..20 {
+        let mut wire = Wire::to(stage.address).await;
+        wire.send("POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 300000\r\n\r\n").await;
+        wire.send(vec![b'x'; 300_000]).await;
+        assert_eq!(wire.reply().await.status, 413);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_body_is_the_clients_fault() {
+    let backend = Backend::that(says("hello")).await;
+    let stage = Stage::before(backend.address);
+    for chunks in
+        ["zz\r\n", "3\r\nabcd\r\n0\r\n\r\n", "ffffffffffffffffff\r\n", "-1\r\n", "3;\nx\r\nabc\r\n0\r\n\r\n"]
+    {
+        let mut wire = Wire::to(stage.address).await;
+        let reply = wire
+            .ask(format!("POST / HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}"))
+            .await;
+        assert_eq!(reply.status, 400, "{chunks:?}: {reply:?}");
+        assert!(wire.is_closed().await);
+    }
+    assert_eq!(stage.reasons("body-invalid"), 5);
+    assert!(backend.log.requests.lock().expect("log").is_empty());
+    assert!(stage.service.snapshot().servers.iter().all(|server| !server.avoided));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_http_is_counted_and_noted() {
+    let backend = Backend::that(says("hello")).await;
+    let stage = Stage::with(upstream(&[backend.address]), |plan| {
+        plan.common.abuse = Some(Escalation { ban_ms: 60_000, after: 2 });
+    });
+    for _ in 0..4 {
+        let mut wire = Wire::to(stage.address).await;
+        assert_eq!(wire.ask("\x01\x02 garbage\r\n\r\n").await.status, 400);
+        assert!(wire.is_closed().await);
+    }
+    let noted = stage.noted(4).await;
+    assert!(noted.iter().all(|line| line.status == 400 && line.reason == Some("bad-request")), "{noted:?}");
+    a_moment().await;
+    // Loopback is never banned.
+    assert!(stage.notes.bans.lock().expect("notes").is_empty());
+}

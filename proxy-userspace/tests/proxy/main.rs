@@ -1,0 +1,13 @@
+//! The network side of the L7 proxy, over real sockets on loopback: what clients get, and what upstreams see of it, byte for byte.
+
+mod abuse;
+mod backend;
+mod change;
+mod client;
+mod exchange;
+mod pool;
+mod slow;
+mod smuggling;
+mod stage;
+mod tls;
+mod tunnel;
