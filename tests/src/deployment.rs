@@ -49,7 +49,7 @@ impl Deployment {
         binary()?;
         let lab = Lab::new()?;
         let postgres = Some(Postgres::start(&lab)?);
-        Self::start(lab, postgres, &fs::read_to_string(policy("platform"))?, hook)
+        Self::start(lab, postgres, &packets_of("platform")?, hook)
     }
 
     /// A policy that the test wrote, without a database.
@@ -113,6 +113,27 @@ pub fn policy(name: &str) -> PathBuf {
     workspace().join("policies").join(format!("{name}.toml"))
 }
 
+/// A policy that ships, without the sections of the L7 proxy: in whose place servers of the lab stand.
+pub fn packets_of(name: &str) -> Result<String> {
+    let text = fs::read_to_string(policy(name))?;
+    let of_the_proxy = |line: &str| {
+        let section = line.trim_start_matches('[');
+        ["proxy]", "listeners.", "upstreams.", "routes."].iter().any(|one| section.starts_with(one))
+    };
+    let mut is_left_out = false;
+    let mut rest = String::new();
+    for line in text.lines() {
+        if line.starts_with('[') {
+            is_left_out = of_the_proxy(line);
+        }
+        if !is_left_out {
+            rest.push_str(line);
+            rest.push('\n');
+        }
+    }
+    Ok(rest)
+}
+
 /// The policy with another hook on every interface.
 pub fn with_hook(text: &str, hook: &str) -> Result<String> {
     let is_hook = |line: &str| {
@@ -152,6 +173,17 @@ fn policy_directory() -> Result<TempDir> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_ships_without_its_routes_is_a_policy() -> Result<()> {
+        let text = packets_of("platform")?;
+        let policy = tollgate::policy::parse(&text, Path::new("platform.toml"))?;
+        ensure!(policy.proxy.is_none(), "routes are left:\n{text}");
+        let whole = tollgate::policy::load(&super::policy("platform"))?;
+        ensure!(whole.proxy.is_some(), "no routes ship");
+        ensure!(whole.services == policy.services && whole.tests.len() == policy.tests.len(), "packets have changed");
+        Ok(())
+    }
 
     #[test]
     fn the_hook_is_replaced_or_added() -> Result<()> {

@@ -1,12 +1,11 @@
 //! Connections that exist when a policy is first enforced live on, whoever began them; new ones are what the policy says.
 
-use std::fs;
 use std::net::{SocketAddr, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use tollgate_tests::deployment::policy;
+use tollgate_tests::deployment::packets_of;
 use tollgate_tests::frames::{ACK, Link, Path};
 use tollgate_tests::lab::{
     OUTSIDE_V4, OUTSIDE_V6, PUBLISHED, ROUTER_MAC, SERVER_MAC, SERVER_PORT, SERVER_V4, SERVER_V6,
@@ -108,7 +107,7 @@ fn sessions_go_on_through_the_first_policy(hook: Hook) -> Result<()> {
         thread::sleep(BEAT);
     }
 
-    let text = fs::read_to_string(policy("platform-strict"))?;
+    let text = packets_of("platform-strict")?;
     let d = Deployment::enforce(lab, Some(postgres), services, &text, hook)?;
     let (taken, _) = d.tollgate.hook_and_mode()?;
     ensure!(taken == hook.expected(), "{taken}");

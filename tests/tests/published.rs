@@ -2,12 +2,11 @@
 //! real Docker engine. Who may reach one is what the policy says of the published port; containers reach the outside and get
 //! their answers. (By nft it is a row of `deployment`.)
 
-use std::fs;
 use std::io::Write;
 use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
-use tollgate_tests::deployment::{policy, with_hook};
+use tollgate_tests::deployment::{packets_of, with_hook};
 use tollgate_tests::docker::Docker;
 use tollgate_tests::expect::{PATIENCE, at, counted, is_answered, is_dropped, reaches};
 use tollgate_tests::lab::{OUTSIDE_V4, PUBLISHED, SERVER_V4};
@@ -45,7 +44,7 @@ COMMIT
 
 /// The shipped policy, with the published port for the LAN.
 fn with_published_port(hook: Hook) -> Result<String> {
-    let shipped = fs::read_to_string(policy("platform"))?;
+    let shipped = packets_of("platform")?;
     let text = format!(
         "{shipped}\n[services.published]\nports = [\"tcp/{PUBLISHED}\"]\nallow = [\"lan\"]\nlimit = \"lan\"\n"
     );

@@ -165,7 +165,7 @@ impl Daemon {
             Err(error) => return response(&error),
         }
         let mut notes = Vec::new();
-        let prepared = match self.proxy.prepare(None) {
+        let prepared = match self.proxy.prepare(policy.proxy.as_ref()) {
             Ok(prepared) => Some(prepared),
             // At a start the packet filter waits for no certificate: it is told, and tried again.
             Err(trouble) if self.last_applied().is_none() => {

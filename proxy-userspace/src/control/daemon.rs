@@ -315,7 +315,7 @@ impl Daemon {
         let daemon = Arc::clone(self);
         tokio::task::spawn_blocking(move || {
             let plan = daemon.last_applied();
-            daemon.proxy.tend(plan.as_ref().and(None));
+            daemon.proxy.tend(plan.as_ref().and_then(|policy| policy.proxy.as_ref()));
         });
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use tollgate_tests::deployment::policy;
+use tollgate_tests::deployment::packets_of;
 use tollgate_tests::lab::{SERVER_PORT, UPLINK};
 use tollgate_tests::sender::Sender;
 use tollgate_tests::{Deployment, Hook, Host, Stats};
@@ -97,7 +97,7 @@ fn changes(d: &Deployment, work: impl FnOnce() -> Result<()>) -> Result<(Stats, 
 
 fn no_forged_advertisement_is_believed(hook: Hook) -> Result<()> {
     needs("atk6-fake_router26", "thc-ipv6")?;
-    let shipped = fs::read_to_string(policy("platform"))?;
+    let shipped = packets_of("platform")?;
     let without = shipped.replace("router-advertisements = true", "router-advertisements = false");
     ensure!(without != shipped, "the policy says nothing of router advertisements");
     let d = Deployment::with_policy(&without, hook)?;
