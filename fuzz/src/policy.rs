@@ -98,7 +98,10 @@ fn proxy(policy: &Policy) {
     let Some(plan) = &policy.proxy else { return };
     assert!(!plan.listeners.is_empty(), "a plan that serves nobody");
     for listener in plan.listeners.values() {
-        assert!(!listener.bind.is_empty() && listener.bind.iter().all(|address| address.port() != 0), "{listener:?}");
+        assert!(
+            !listener.bind.is_empty() && listener.bind.iter().all(|address| address.port() != 0),
+            "{listener:?}"
+        );
         assert!(listener.tls.as_ref().is_none_or(|tls| !tls.certificates.is_empty()), "{listener:?}");
         assert!(listener.tls.is_some() || !listener.http2, "{listener:?}");
     }

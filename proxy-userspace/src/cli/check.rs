@@ -106,7 +106,8 @@ fn json(result: &Result<'_>) -> Outcome {
 
 fn for_people(policy: &Policy, report: &TestReport) -> String {
     let number = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
-    let mut counts = vec![number(policy.interfaces.len(), "interface"), number(policy.services.len(), "service")];
+    let mut counts =
+        vec![number(policy.interfaces.len(), "interface"), number(policy.services.len(), "service")];
     if let Some(proxy) = &policy.proxy {
         counts.extend([number(proxy.listeners.len(), "listener"), number(proxy.routes.len(), "route")]);
     }

@@ -8,12 +8,26 @@ use crate::proxy::plan::{Action, Listener, Plan, Route, Upstream};
 pub(super) fn add(lines: &mut Vec<String>, before: Option<&Plan>, after: Option<&Plan>) {
     let nothing = Plan::default();
     let (before, after) = (before.unwrap_or(&nothing), after.unwrap_or(&nothing));
-    let (one, other): (Vec<_>, Vec<_>) = (before.listeners.iter().collect(), after.listeners.iter().collect());
-    compare(lines, "listener", (one.iter(), other.iter()), |named| named.0, |a, b| listener(a.1, b.1), |_, named| bind(named.1));
-    let (one, other): (Vec<_>, Vec<_>) = (before.upstreams.iter().collect(), after.upstreams.iter().collect());
-    compare(lines, "upstream", (one.iter(), other.iter()), |named| named.0, |a, b| upstream(a.1, b.1), |_, named| {
-        servers(named.1)
-    });
+    let (one, other): (Vec<_>, Vec<_>) =
+        (before.listeners.iter().collect(), after.listeners.iter().collect());
+    compare(
+        lines,
+        "listener",
+        (one.iter(), other.iter()),
+        |named| named.0,
+        |a, b| listener(a.1, b.1),
+        |_, named| bind(named.1),
+    );
+    let (one, other): (Vec<_>, Vec<_>) =
+        (before.upstreams.iter().collect(), after.upstreams.iter().collect());
+    compare(
+        lines,
+        "upstream",
+        (one.iter(), other.iter()),
+        |named| named.0,
+        |a, b| upstream(a.1, b.1),
+        |_, named| servers(named.1),
+    );
     compare(
         lines,
         "route",
@@ -130,7 +144,10 @@ mod tests {
         let after = PROXY
             .replace(":80\"", "127.0.0.1:80\"")
             .replace("[upstreams.app]\n", "[upstreams.app]\nrest = \"1s\"\n")
-            .replace("to = \"app\"\n", "respond = { status = 503 }\nhosts = \"a.org\"\n[proxy]\nuser = \"www\"\n");
+            .replace(
+                "to = \"app\"\n",
+                "respond = { status = 503 }\nhosts = \"a.org\"\n[proxy]\nuser = \"www\"\n",
+            );
         assert_eq!(
             differences(PROXY, &after),
             [
