@@ -7,6 +7,7 @@ use proxy_common::abi::reason::Reason;
 use tollgate::policy::compile::{CompileError, Compiled, RuleIds, compile, entry_for};
 use tollgate::policy::model::{Policy, PolicyTest, PortRange, TestTarget, Transport, ZoneId};
 use tollgate::policy::{self, units::InterfacePattern};
+use tollgate::proxy::plan::Action;
 use tollgate::simulate::{self, Simulation, TestError};
 
 use crate::diagnostics;
@@ -26,7 +27,7 @@ const MOST_FRAMES: usize = 400;
 pub fn run(data: &[u8]) {
     // Absolute paths would be read: what is found must not depend on the machine.
     let Ok(text) = str::from_utf8(data) else { return };
-    if text.contains("\"/") || text.contains("'/") || text.contains("\\u") {
+    if names_a_file_anywhere(text) {
         return;
     }
     let path = Path::new(PATH);
@@ -40,6 +41,18 @@ pub fn run(data: &[u8]) {
         }
         Err(error) => diagnostics::check(&error, data, path),
     }
+}
+
+/// True if a key `file` may have a value that begins with a slash. Paths of other keys are never opened.
+fn names_a_file_anywhere(text: &str) -> bool {
+    let value_of = |rest: &str| {
+        let rest = rest.trim_start_matches(['"', '\'', ' ', '\t']).strip_prefix('=')?.trim_start();
+        rest.trim_start_matches(['"', '\'', '\r', '\n', '\\', ' ', '\t']).chars().next()
+    };
+    text.contains("\\u")
+        || text.contains("\\U")
+        || text.contains("\\x")
+        || text.match_indices("file").any(|(at, key)| value_of(&text[at + key.len()..]) == Some('/'))
 }
 
 /// Whoever holds a policy need not check it again.
@@ -76,7 +89,32 @@ fn in_range(policy: &Policy) {
             ports.push(*range);
         }
     }
+    proxy(policy);
     assert!(policy.plumbing.ping_limit.is_none_or(|id| id.0 < policy.limits.len()), "{:?}", policy.plumbing);
+}
+
+/// Whoever serves the plan need not check it again.
+fn proxy(policy: &Policy) {
+    let Some(plan) = &policy.proxy else { return };
+    assert!(!plan.listeners.is_empty(), "a plan that serves nobody");
+    for listener in plan.listeners.values() {
+        assert!(
+            !listener.bind.is_empty() && listener.bind.iter().all(|address| address.port() != 0),
+            "{listener:?}"
+        );
+        assert!(listener.tls.as_ref().is_none_or(|tls| !tls.certificates.is_empty()), "{listener:?}");
+        assert!(listener.tls.is_some() || !listener.http2, "{listener:?}");
+    }
+    assert!(plan.upstreams.values().all(|upstream| !upstream.servers.is_empty()), "{:?}", plan.upstreams);
+    for route in &plan.routes {
+        assert!(!route.listeners.is_empty(), "{route:?}");
+        assert!(route.listeners.iter().all(|name| plan.listeners.contains_key(name)), "{route:?}");
+        assert!(route.path.starts_with('/'), "{route:?}");
+        assert!(route.limit.as_ref().is_none_or(|limit| limit.interval_ns > 0), "{route:?}");
+        if let Action::Forward { upstream, .. } = &route.action {
+            assert!(plan.upstreams.contains_key(upstream), "{route:?}");
+        }
+    }
 }
 
 /// The policy's own tests can be run; whether they pass is the author's affair.

@@ -10,7 +10,7 @@ use tollgate::policy;
 use tollgate::policy::model::{
     Bucket, LimitId, Policy, PortRange, Scope, TestTarget, Transport, Unit, ZoneId,
 };
-use tollgate::policy::units::{ByteRate, CountRate, Ports, Size, TimeSpan};
+use tollgate::policy::units::{ByteRate, CountRate, Ports, ServerAddress, Size, TimeSpan};
 
 fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -71,6 +71,13 @@ fn strict_differs_from_platform_only_by_the_database() {
     assert_eq!(strict.zones, platform.zones);
     assert_eq!(strict.limits, platform.limits);
     assert_eq!(strict.plumbing, platform.plumbing);
+    // Lines of the file differ by the database's.
+    let unplaced = |policy: &Policy| {
+        let mut plan = policy.proxy.clone().expect("a plan");
+        plan.routes.iter_mut().for_each(|route| route.place.clear());
+        plan
+    };
+    assert_eq!(unplaced(&strict), unplaced(&platform));
 }
 
 fn dump(policy: &Policy) -> String {
@@ -132,6 +139,27 @@ fn dump(policy: &Policy) -> String {
         .map(|ns| TimeSpan { ns });
     let [opening, established, closing, udp, icmp] = times;
     writeln!(out, "timeouts: tcp {opening}, {established}, {closing}; udp {udp}; icmp {icmp}").expect("room");
+    if let Some(plan) = &policy.proxy {
+        for (name, listener) in &plan.listeners {
+            let tls = if listener.tls.is_some() { "TLS" } else { "plain" };
+            writeln!(out, "listener {name}: {}; {tls}; http2 {}", joined(&listener.bind), listener.http2)
+                .expect("room");
+        }
+        for (name, upstream) in &plan.upstreams {
+            let servers: Vec<_> = upstream.servers.iter().map(|one| ServerAddress(one.clone())).collect();
+            writeln!(out, "upstream {name}: {}; {:?}", joined(&servers), upstream.protocol).expect("room");
+        }
+        for route in &plan.routes {
+            let hosts = if route.hosts.is_empty() { "any host".to_owned() } else { joined(&route.hosts) };
+            let (name, on) = (&route.name, joined(&route.listeners));
+            writeln!(out, "route {name}: on {on}, {hosts}, {}: {:?}", route.path, route.action)
+                .expect("room");
+            if let Some(limit) = &route.limit {
+                writeln!(out, "    {limit:?}").expect("room");
+            }
+        }
+        writeln!(out, "proxy: {:?}", plan.common).expect("room");
+    }
     for test in &policy.tests {
         let to = match test.to {
             TestTarget::Ping => "ping".to_owned(),

@@ -254,7 +254,7 @@ fn the_examples_of_the_manual_are_good() {
     let folder = tempfile::tempdir().expect("a folder");
     fs::write(folder.path().join("blocklist.txt"), "198.51.100.0/24\n").expect("a list");
     // The first is a policy; the others, one a section, are another with what they leave to the reader.
-    let rest = "[zones.vpn]\nprefixes = [\"10.0.0.0/8\"]\n[limits.slow]\nservice = { packets = \"9/s\" }\n";
+    let rest = "[zones.vpn]\nprefixes = [\"10.0.0.0/8\"]\n[zones.balancers]\nprefixes = [\"192.0.2.8/29\"]\n[limits.slow]\nservice = { packets = \"9/s\" }\n";
     for text in [blocks[0].to_owned(), format!("{}{rest}", blocks[1..].concat())] {
         if let Err(error) = policy::parse(&text, &folder.path().join("p.toml")) {
             panic!("{error}");

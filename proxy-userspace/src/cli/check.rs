@@ -106,7 +106,11 @@ fn json(result: &Result<'_>) -> Outcome {
 
 fn for_people(policy: &Policy, report: &TestReport) -> String {
     let number = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
-    let counts = [number(policy.interfaces.len(), "interface"), number(policy.services.len(), "service")];
+    let mut counts =
+        vec![number(policy.interfaces.len(), "interface"), number(policy.services.len(), "service")];
+    if let Some(proxy) = &policy.proxy {
+        counts.extend([number(proxy.listeners.len(), "listener"), number(proxy.routes.len(), "route")]);
+    }
     let tests = match report.results.len() {
         0 => "no tests of its own".to_owned(),
         some => format!("{} passed", number(some, "test")),

@@ -3,7 +3,7 @@
 //! ```text
 //! <state-dir>/history/<revision>/revision.json   what it was, and what became of it
 //! <state-dir>/history/<revision>/policy.toml     its text
-//! <state-dir>/history/<revision>/list-<n>        its lists
+//! <state-dir>/history/<revision>/list-<n>        its lists, and the bodies of answers
 //! ```
 //!
 //! Written by the daemon and by `confirm` and `rollback`, read by `history`, `apply --revision` and `rollback`. A revision
@@ -75,7 +75,7 @@ pub struct Revision {
     pub hash: String,
     /// What became of it.
     pub fate: Fate,
-    /// Its lists: file in the revision's folder, by the name in the policy.
+    /// Its lists and bodies of answers: file in the revision's folder, by the name in the policy.
     pub lists: BTreeMap<String, String>,
 }
 
@@ -133,7 +133,7 @@ impl History {
         }
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&staging)?;
         let mut copies = BTreeMap::new();
-        for (nth, name) in policy.zones.iter().filter_map(|zone| zone.list.as_ref()).enumerate() {
+        for (nth, name) in policy.files().enumerate() {
             let beside = || policy.path.parent().unwrap_or(Path::new("")).join(name);
             let file = format!("list-{nth}");
             let copy = staging.join(&file);

@@ -1,8 +1,9 @@
-//! What a new policy changes: services, zones and limits opened, closed and changed, a line each. Called by the daemon for
+//! What a new policy changes: services, zones, limits and routes opened, closed and changed, a line each. Called by the daemon for
 //! whoever applies a policy.
 
 use std::collections::BTreeSet;
 
+use super::difference_proxy;
 use super::model::{Interface, Limit, Policy, Service, Zone, ZoneId};
 use super::units::{Ports, TimeSpan};
 
@@ -47,12 +48,13 @@ pub fn difference(before: &Policy, after: &Policy) -> Vec<String> {
     );
     let rest =
         [("plumbing", before.plumbing != after.plumbing), ("timeouts", before.timeouts != after.timeouts)];
+    difference_proxy::add(&mut lines, before.proxy.as_ref(), after.proxy.as_ref());
     lines.extend(rest.iter().filter(|(_, differs)| *differs).map(|(name, _)| format!("~ {name}")));
     lines
 }
 
 /// Compares things that go by name.
-fn compare<'a, T: 'a>(
+pub(super) fn compare<'a, T: 'a>(
     lines: &mut Vec<String>,
     what: &str,
     (before, after): (impl Iterator<Item = &'a T> + Clone, impl Iterator<Item = &'a T> + Clone),
@@ -128,7 +130,7 @@ fn service((before, one): (&Policy, &Service), (after, other): (&Policy, &Servic
     changes
 }
 
-fn changed(changes: &mut Vec<String>, what: &str, before: String, after: String) {
+pub(super) fn changed(changes: &mut Vec<String>, what: &str, before: String, after: String) {
     if before != after {
         changes.push(format!("{what} {after} (was {before})"));
     }
@@ -156,12 +158,12 @@ fn size(zone: &Zone) -> String {
     }
 }
 
-fn list(names: &[String]) -> String {
+pub(super) fn list(names: &[String]) -> String {
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
 /// A word of the language, as the file has it.
-fn word(value: &impl serde::Serialize) -> String {
+pub(super) fn word(value: &impl serde::Serialize) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(word)) => word,
         _ => String::new(),

@@ -13,6 +13,7 @@ use super::explain::explain;
 use super::names::{listed, nearest};
 use super::report::{Report, Span};
 use super::schema;
+use super::schema_proxy;
 use super::units::quote;
 
 /// The only version of the language.
@@ -29,6 +30,10 @@ pub(super) struct Document {
     pub(super) services: Vec<Entry<schema::Service>>,
     pub(super) plumbing: schema::Plumbing,
     pub(super) timeouts: schema::Timeouts,
+    pub(super) proxy: schema_proxy::Proxy,
+    pub(super) listeners: Vec<Entry<schema_proxy::Listener>>,
+    pub(super) upstreams: Vec<Entry<schema_proxy::Upstream>>,
+    pub(super) routes: Vec<Entry<schema_proxy::Route>>,
     pub(super) tests: Vec<Entry<schema::Test>>,
 }
 
@@ -63,6 +68,10 @@ pub(super) fn read(report: &mut Report<'_>) -> Option<Document> {
             "services" => document.services = entries(report, "services", value),
             "plumbing" => document.plumbing = section(report, value).unwrap_or_default(),
             "timeouts" => document.timeouts = section(report, value).unwrap_or_default(),
+            "proxy" => document.proxy = section(report, value).unwrap_or_default(),
+            "listeners" => document.listeners = entries(report, "listeners", value),
+            "upstreams" => document.upstreams = entries(report, "upstreams", value),
+            "routes" => document.routes = entries(report, "routes", value),
             "test" => document.tests = list(report, value),
             unknown => unknown_section(report, unknown, &key.span(), &value),
         }

@@ -6,6 +6,7 @@
 pub mod compile;
 mod diagnostic;
 mod difference;
+mod difference_proxy;
 mod document;
 mod explain;
 mod listfile;
@@ -13,6 +14,7 @@ pub mod model;
 mod names;
 mod report;
 mod schema;
+mod schema_proxy;
 mod source;
 pub mod units;
 mod validate;

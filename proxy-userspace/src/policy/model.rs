@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 
 use super::diagnostic::Diagnostic;
+use crate::proxy::plan::Plan;
 
 /// Index of a zone in [`Policy::zones`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -22,7 +23,7 @@ pub struct LimitId(pub usize);
 pub struct Policy {
     /// The file that it came from.
     pub path: PathBuf,
-    /// Lower-case hexadecimal SHA-256 of the file's bytes and of those of every list file that it names.
+    /// Lower-case hexadecimal SHA-256 of the file's bytes and of those of every file that it names.
     pub hash: String,
     /// Interfaces in file order, by name or pattern.
     pub interfaces: Vec<Interface>,
@@ -36,6 +37,10 @@ pub struct Policy {
     pub plumbing: Plumbing,
     /// How long a flow without traffic is remembered.
     pub timeouts: Timeouts,
+    /// What the L7 proxy is to do; `None` if nothing listens.
+    pub proxy: Option<Plan>,
+    /// Files with the bodies of answers, as the policy names them, in the order of the routes.
+    pub bodies: Vec<String>,
     /// The policy's own tests.
     pub tests: Vec<PolicyTest>,
     /// What its author should know of it, in file order.
@@ -53,6 +58,11 @@ impl Policy {
     /// When who exceeds a service's limit is banned, if ever. Where what is over it passes, nobody is.
     pub fn escalation(&self, service: &Service) -> Option<Escalation> {
         self.limit_of(service)?.ban.filter(|_| !service.audit)
+    }
+
+    /// The files that it reads besides itself, as it names them: lists in the order of the zones, bodies in that of the routes.
+    pub fn files(&self) -> impl Iterator<Item = &String> {
+        self.zones.iter().filter_map(|zone| zone.list.as_ref()).chain(&self.bodies)
     }
 
     /// A service's limit.

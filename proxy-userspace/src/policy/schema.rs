@@ -17,7 +17,7 @@ use super::units::{
 };
 
 /// Sections of the file, and how each is written.
-pub(super) const SECTIONS: [(&str, &str); 8] = [
+pub(super) const SECTIONS: [(&str, &str); 12] = [
     ("version", "version = 1"),
     ("interfaces", "[interfaces.eth0]"),
     ("zones", "[zones]"),
@@ -25,6 +25,10 @@ pub(super) const SECTIONS: [(&str, &str); 8] = [
     ("services", "[services.NAME]"),
     ("plumbing", "[plumbing]"),
     ("timeouts", "[timeouts]"),
+    ("proxy", "[proxy]"),
+    ("listeners", "[listeners.NAME]"),
+    ("upstreams", "[upstreams.NAME]"),
+    ("routes", "[routes.NAME]"),
     ("test", "[[test]]"),
 ];
 

@@ -1,6 +1,7 @@
 //! Reading files that may be anything: only regular ones, never more than they are allowed to have.
 //!
-//! Called by [`super::load`] for the policy and by [`super::listfile`] for block lists.
+//! Called by [`super::load`] for the policy by [`super::listfile`] for block lists, and by
+//! [`super::validate`] for bodies of answers.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -52,6 +53,8 @@ impl Unreadable {
     pub(super) fn too_long(what: &str, most: u64) -> Self {
         let help = if what == "policy" {
             "put long lists of addresses into files of their own: `zone = { file = \"list.txt\" }`"
+        } else if what == "body" {
+            "write a shorter one; files that are longer need an upstream that serves them"
         } else {
             "split it into several lists, each its own zone"
         };

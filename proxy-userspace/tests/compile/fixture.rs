@@ -38,6 +38,8 @@ pub fn empty() -> Policy {
             udp_ns: 180_000_000_000,
             icmp_ns: 30_000_000_000,
         },
+        proxy: None,
+        bodies: Vec::new(),
         tests: Vec::new(),
         warnings: Vec::new(),
     }

@@ -1,22 +1,27 @@
-//! The syntaxes that values of a policy share: durations, rates, sizes, prefixes, ports, interface names.
+//! The syntaxes that values of a policy share: durations, rates, sizes, prefixes, ports, interface names,
+//! hosts and where servers listen.
 //!
 //! Each is a type with `FromStr` (used by the command line too), `Display` (its canonical form, which parses
 //! back to the same value) and `Deserialize` (used by [`super::schema`]). A text that does not parse says what
 //! is wrong and what to write instead.
 
+mod host;
 mod interface;
 mod port;
 mod prefix;
 mod rate;
 mod size;
+mod socket;
 mod target;
 mod time;
 
+pub use host::Host;
 pub use interface::InterfacePattern;
 pub use port::{Port, Ports};
 pub use prefix::{Address, Prefix};
 pub use rate::{ByteRate, CountRate};
 pub use size::{Amount, Size};
+pub use socket::{Bind, ServerAddress};
 pub use target::Target;
 pub use time::TimeSpan;
 
@@ -92,7 +97,20 @@ macro_rules! deserialize_units {
     };
 }
 
-deserialize_units!(InterfacePattern, Port, Ports, Address, Prefix, ByteRate, CountRate, Size, TimeSpan);
+deserialize_units!(
+    InterfacePattern,
+    Port,
+    Ports,
+    Address,
+    Prefix,
+    ByteRate,
+    CountRate,
+    Size,
+    TimeSpan,
+    Bind,
+    ServerAddress,
+    Host
+);
 
 /// Text from a file as it may stand in a message: in quotes, on one line, not endless.
 pub(super) fn quote(text: &str) -> String {

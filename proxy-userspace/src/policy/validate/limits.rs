@@ -145,10 +145,36 @@ fn buckets(report: &mut Report<'_>, name: &str, name_span: &Span, limit: &schema
 fn ban(report: &mut Report<'_>, limit: &schema::Limit) -> Option<Escalation> {
     let exceed = limit.exceed.as_ref()?;
     let schema::Exceed::Ban(table) = exceed.get_ref() else { return None };
-    let Some(ban) = &table.ban else {
+    if limit.per_source.is_none() && table.ban.is_some() {
         report.error(
             &exceed.span(),
-            "this does not say for how long who exceeds the limit is banned",
+            "a source can be banned for its own packets alone, and this limit counts none by source",
+            "write `per-source = { … }` too, or leave `exceed` out",
+        );
+    }
+    let offence = Offence { what: "packets over the limit", default_after: DEFAULT_AFTER };
+    escalation(report, &exceed.span(), table, &offence)
+}
+
+/// What somebody is banned for.
+pub(super) struct Offence {
+    /// Completes "this number of …".
+    pub(super) what: &'static str,
+    /// How many within a minute, if the file does not say.
+    pub(super) default_after: u64,
+}
+
+/// `{ ban = "10m", after = 100 }`, which stands at `span`.
+pub(super) fn escalation(
+    report: &mut Report<'_>,
+    span: &Span,
+    table: &schema::Ban,
+    offence: &Offence,
+) -> Option<Escalation> {
+    let Some(ban) = &table.ban else {
+        report.error(
+            span,
+            "this does not say for how long who does it is banned",
             "write `{ ban = \"10m\" }`",
         );
         return None;
@@ -157,25 +183,19 @@ fn ban(report: &mut Report<'_>, limit: &schema::Limit) -> Option<Escalation> {
     if !(SHORTEST_BAN..=LONGEST_BAN).contains(&TimeSpan { ns: for_ns }) {
         report.error(
             &ban.span(),
-            "a ban of who exceeds a limit lasts from 1 second to 365 days",
+            "such a ban lasts from 1 second to 365 days",
             "write a duration such as \"10m\"",
         );
     }
-    if limit.per_source.is_none() {
-        report.error(
-            &exceed.span(),
-            "a source can be banned for its own packets alone, and this limit counts none by source",
-            "write `per-source = { … }` too, or leave `exceed` out",
-        );
-    }
-    let after = table.after.as_ref().map_or(Some(DEFAULT_AFTER), |after| {
+    let Offence { what, default_after } = offence;
+    let after = table.after.as_ref().map_or(Some(*default_after), |after| {
         let number = u64::try_from(*after.get_ref()).ok().filter(|number| (1..=MOST_AFTER).contains(number));
         if number.is_none() {
             report.error(
                 &after.span(),
-                format!("this number of packets over the limit is not from 1 to {MOST_AFTER}"),
+                format!("this number of {what} is not from 1 to {MOST_AFTER}"),
                 format!(
-                    "write a number from 1 to {MOST_AFTER}, or leave `after` out: it is {DEFAULT_AFTER} then"
+                    "write a number from 1 to {MOST_AFTER}, or leave `after` out: it is {default_after} then"
                 ),
             );
         }
@@ -185,7 +205,7 @@ fn ban(report: &mut Report<'_>, limit: &schema::Limit) -> Option<Escalation> {
 }
 
 /// The length of a prefix that shares a bucket.
-fn length(report: &mut Report<'_>, given: &Option<Spanned<i64>>, default: u8, longest: u8) -> u8 {
+pub(super) fn length(report: &mut Report<'_>, given: &Option<Spanned<i64>>, default: u8, longest: u8) -> u8 {
     let Some(given) = given else { return default };
     match u8::try_from(*given.get_ref()) {
         Ok(length) if (1..=longest).contains(&length) => length,

@@ -7,6 +7,7 @@ mod interfaces;
 mod limits;
 mod narrowed;
 mod plumbing;
+mod proxy;
 mod rate;
 mod reject;
 mod services;
@@ -31,6 +32,14 @@ pub(super) fn policy(report: &mut Report<'_>, document: Document, mut hash: Sha2
     let services = services::check(report, document.services, &mut zones, &limits);
     let plumbing = plumbing::check(report, document.plumbing, &mut limits);
     let timeouts = plumbing::timeouts(report, &document.timeouts);
+    let sections = proxy::Sections {
+        proxy: document.proxy,
+        listeners: document.listeners,
+        upstreams: document.upstreams,
+        routes: document.routes,
+    };
+    let filter = proxy::Filter { interfaces: &interfaces, services: &services };
+    let (plan, bodies) = proxy::check(report, sections, &mut zones, &filter, &mut hash);
     let tests = tests::check(report, document.tests, &interfaces);
     let mut policy = Policy {
         path: report.path().to_owned(),
@@ -41,6 +50,8 @@ pub(super) fn policy(report: &mut Report<'_>, document: Document, mut hash: Sha2
         services,
         plumbing,
         timeouts,
+        proxy: plan,
+        bodies,
         tests,
         warnings: Vec::new(),
     };

@@ -92,6 +92,8 @@ pub fn policy() -> Policy {
             udp_ns: 180 * SECOND,
             icmp_ns: 30 * SECOND,
         },
+        proxy: None,
+        bodies: Vec::new(),
         tests: Vec::new(),
         warnings: Vec::new(),
     }

@@ -1,0 +1,136 @@
+//! `[upstreams.NAME]`: where requests go to.
+
+use std::collections::BTreeMap;
+
+use toml::Spanned;
+
+use crate::policy::document::Entry;
+use crate::policy::report::{Report, Span};
+use crate::policy::schema_proxy::{self as schema, Several};
+use crate::policy::units::{ServerAddress, TimeSpan, quote};
+use crate::proxy::plan::{Health, Server, Upstream};
+
+use super::{millis, names_of, number, path_fault};
+
+const MOST: usize = 256;
+const MOST_SERVERS: usize = 64;
+/// Idle connections kept for each server.
+const KEEP: u16 = 32;
+/// How long: less than gunicorn keeps its own (2 s), so that hardly a request meets a connection that is being closed.
+const KEEP_MS: u64 = 1500;
+const CONNECT_MS: u64 = 5000;
+const RESPONSE_MS: u64 = 60_000;
+const FAILURES: u32 = 3;
+const REST_MS: u64 = 10_000;
+const EVERY_MS: u64 = 5000;
+const TIMEOUT_MS: u64 = 2000;
+/// The Host header of health checks: applications that look at it know this one as a rule.
+const HEALTH_HOST: &str = "localhost";
+/// Bounds, milliseconds.
+const FROM_10_MS: u64 = 10;
+const FROM_100_MS: u64 = 100;
+const TEN_MINUTES: u64 = 600_000;
+const HOUR: u64 = 3_600_000;
+const DAY: u64 = 86_400_000;
+
+pub(super) fn check(
+    report: &mut Report<'_>,
+    entries: Vec<Entry<schema::Upstream>>,
+) -> BTreeMap<String, Upstream> {
+    names_of(report, &entries, MOST, "upstream");
+    let mut upstreams = BTreeMap::new();
+    for Entry { name, name_span, value } in entries {
+        let Some(value) = value else { continue };
+        let keep = value.keep_alive.unwrap_or_default();
+        let upstream = Upstream {
+            servers: servers(report, &name, &name_span, value.servers.as_ref()),
+            protocol: value.protocol.unwrap_or_default(),
+            keep: number(report, keep.connections.as_ref(), (0, 10_000), KEEP),
+            keep_ms: millis(report, keep.idle.as_ref(), (FROM_10_MS, HOUR), KEEP_MS),
+            connect_ms: millis(report, value.connect_timeout.as_ref(), (FROM_10_MS, TEN_MINUTES), CONNECT_MS),
+            response_ms: millis(report, value.response_timeout.as_ref(), (FROM_100_MS, DAY), RESPONSE_MS),
+            failures: number(report, value.fail_after.as_ref(), (1, 1000), FAILURES),
+            rest_ms: millis(report, value.rest.as_ref(), (FROM_100_MS, HOUR), REST_MS),
+            health: value.health.and_then(|health| self::health(report, health)),
+        };
+        upstreams.insert(name, upstream);
+    }
+    upstreams
+}
+
+fn servers(
+    report: &mut Report<'_>,
+    name: &str,
+    name_span: &Span,
+    given: Option<&Spanned<Several<ServerAddress>>>,
+) -> Vec<Server> {
+    let example = "write `servers = [\"127.0.0.1:8000\"]`";
+    let Some(given) = given else {
+        report.error(
+            name_span,
+            format!("the upstream {} has no servers", quote(name)),
+            format!("{example} in it"),
+        );
+        return Vec::new();
+    };
+    let items = Several::items(given);
+    if items.is_empty() {
+        report.error(&given.span(), "this list of servers is empty", example);
+    }
+    if let Some((_, span)) = items.get(MOST_SERVERS) {
+        report.error(
+            span,
+            format!("these are more than {MOST_SERVERS} servers"),
+            "put some into another upstream",
+        );
+    }
+    let mut servers: Vec<Server> = Vec::with_capacity(items.len());
+    for (ServerAddress(server), span) in items {
+        if servers.contains(&server) {
+            report.error(
+                &span,
+                format!(
+                    "the server {} is in this upstream twice",
+                    quote(&ServerAddress(server.clone()).to_string())
+                ),
+                "write it once",
+            );
+        }
+        servers.push(server);
+    }
+    servers
+}
+
+fn health(report: &mut Report<'_>, given: Spanned<schema::Health>) -> Option<Health> {
+    let span = given.span();
+    let value = given.into_inner();
+    let every_ms = millis(report, value.every.as_ref(), (FROM_100_MS, HOUR), EVERY_MS);
+    let timeout_ms =
+        millis(report, value.timeout.as_ref(), (FROM_10_MS, TEN_MINUTES), TIMEOUT_MS.min(every_ms));
+    if timeout_ms > every_ms
+        && let Some(timeout) = &value.timeout
+    {
+        report.error(
+            &timeout.span(),
+            "a health check would still wait when the next one begins",
+            format!("write at most \"{}\", or a longer `every`", TimeSpan { ns: every_ms * 1_000_000 }),
+        );
+    }
+    let Some(path) = value.path else {
+        report.error(
+            &span,
+            "the health check does not say what to ask for",
+            "write `path = \"/healthz\"` in it",
+        );
+        return None;
+    };
+    if let Some(why) = path_fault(path.get_ref().split('?').next().unwrap_or_default()) {
+        report.error(
+            &path.span(),
+            format!("the path {} {why}", quote(path.get_ref())),
+            "write a path such as \"/healthz\"",
+        );
+    }
+    let host = value.host.map_or_else(|| HEALTH_HOST.to_owned(), |host| host.as_str().to_owned());
+    Some(Health { path: path.into_inner(), host, every_ms, timeout_ms })
+}
