@@ -181,7 +181,10 @@ mod tests {
         ensure!(policy.proxy.is_none(), "routes are left:\n{text}");
         let whole = tollgate::policy::load(&super::policy("platform"))?;
         ensure!(whole.proxy.is_some(), "no routes ship");
-        ensure!(whole.services == policy.services && whole.tests.len() == policy.tests.len(), "packets have changed");
+        ensure!(
+            whole.services == policy.services && whole.tests.len() == policy.tests.len(),
+            "packets have changed"
+        );
         Ok(())
     }
 

@@ -97,21 +97,10 @@ fn certificate(folder: &Path, file: &str, name: &str) -> Result<()> {
 /// The policy that ships, with these certificates and this log in place of the deployment's.
 fn text(folder: &Path) -> Result<String> {
     let mut text = fs::read_to_string(policy("platform"))?;
-    for line in text.clone().lines() {
-        for quoted in line.split('"').skip(1).step_by(2).filter(|one| one.starts_with('/')) {
-            let path = Path::new(quoted);
-            if matches!(path.extension().and_then(|end| end.to_str()), Some("crt" | "key" | "pem" | "log")) {
-                let kind = path.extension().and_then(|end| end.to_str()).unwrap_or_default();
-                let name = if quoted.contains("crm") { "crm" } else { "dashboard" };
-                let is_key = kind == "key" || quoted.contains("key");
-                let file = match kind {
-                    "log" => "access.log".to_owned(),
-                    _ => format!("{name}.{}", if is_key { "key" } else { "crt" }),
-                };
-                text =
-                    text.replace(&format!("\"{quoted}\""), &format!("\"{}\"", folder.join(file).display()));
-            }
-        }
+    let log = format!("[proxy]\naccess-log = \"{}\"\n", folder.join("access.log").display());
+    text = text.replace("[proxy]\n", &log);
+    for name in ["crm", "dashboard"] {
+        text = text.replace(&format!("\"/etc/ssl/{name}/"), &format!("\"{}/", folder.display()));
     }
     ensure!(!text.contains("/etc/ssl"), "a certificate of the deployment is left:\n{text}");
     Ok(text)
