@@ -131,17 +131,17 @@ fn pitfall_15_the_peer_is_banned_and_no_proxy_nor_loopback() {
 
 #[test]
 fn what_well_behaved_clients_meet_is_no_offence() {
-    let router = Router::new(&limited(1));
+    let mut plan = limited(1);
+    plan.common.abuse = Some(Escalation { ban_ms: 7000, after: 1 });
     for reason in Reason::ALL {
-        let expected = reason.is_abuse() || *reason == Reason::RateLimited;
-        let quiet = Router::new(&plan());
-        let found =
-            Router::new(&limited(1)).offence(&client("192.0.2.1"), *reason, Some(&router.routes()[0]), 1);
-        let once = found.is_some();
-        // A minute's two are the least that abuse needs here.
-        let second = router.offence(&client("192.0.2.1"), *reason, Some(&router.routes()[0]), 1).is_some();
-        assert!(expected || (!once && !second), "{reason:?}");
-        assert_eq!(quiet.offence(&client("192.0.2.1"), *reason, None, 1), None);
+        // A policy that says nothing of bans has none.
+        for (plan, bans) in [(&plan, true), (&super::plan(), false)] {
+            let router = Router::new(plan);
+            let route = router.routes().first();
+            let found = router.offence(&client("192.0.2.1"), *reason, route.map(AsRef::as_ref), 1);
+            let expected = bans && (reason.is_abuse() || *reason == Reason::RateLimited);
+            assert_eq!(found.is_some(), expected, "{reason}");
+        }
     }
     for reason in [
         Reason::NoRoute,
@@ -149,8 +149,9 @@ fn what_well_behaved_clients_meet_is_no_offence() {
         Reason::UpstreamTimeout,
         Reason::BodyTooLarge,
         Reason::ClientTimeout,
+        Reason::ClientGone,
     ] {
-        assert!(!reason.is_abuse(), "{reason:?}");
+        assert!(!reason.is_abuse(), "{reason}");
     }
 }
 
