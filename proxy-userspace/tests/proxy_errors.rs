@@ -66,7 +66,7 @@ const CASES: &[Case] = &[
     ("trusted = [\"lan\"]", "trusted = [\"lna\"]", (11, 12), "\"lna\"", "unknown zone \"lna\"", "write \"lan\" instead"),
     ("\"/var/log/access.log\"", "\"access.log\"", (12, 23), "\"access.log\"", "is not the whole path of a file", "write its whole path, such as \"/var/log/tollgate/access.log\""),
     ("file = \"/var/log/access.log\", ", "", (12, 14), "{ format = \"json\" }", "the access log has no `file`", "write `file = \"/var/log/tollgate/access.log\"` in it"),
-    ("format = \"json\"", "format = \"jsno\"", (12, 54), "\"jsno\"", "unknown word \"jsno\"", "write \"json\" instead"),
+    ("format = \"json\"", "format = \"jsno\"", (12, 55), "\"jsno\"", "unknown word \"jsno\"", "write \"json\" instead"),
     ("X-Frame-Options =", "\"X Frame\" =", (13, 13), "\"X Frame\"", "\"X Frame\" is not the name of a header", "write a name such as X-Frame-Options: letters, digits and -"),
     ("X-Frame-Options =", "Content-Length =", (13, 13), "Content-Length", "is the proxy's own affair", "leave it out"),
     ("\"DENY\"", "\"DENY\\r\\nX: y\"", (13, 31), "\"DENY\\r\\nX: y\"", "is not the value of a header", "write up to 4096 printable ASCII characters, on one line, no space at either end"),
@@ -86,9 +86,9 @@ const CASES: &[Case] = &[
     ("bind = \":80\"", "bind = \":80\"\nhttp2 = true", (26, 9), "true", "with TLS alone", "leave `http2` out, or write `tls = { … }`"),
     ("[{ chain = \"/etc/a.crt\", key = \"/etc/a.key\", names = [\"a.org\"] }]", "[]", (21, 16), "[]", "this list of certificates is empty", "write `certificates = [{ chain = \"/etc/ssl/site.crt\", key = \"/etc/ssl/site.key\" }]`"),
     ("key = \"/etc/a.key\", ", "", (21, 17), "{ chain = \"/etc/a.crt\", names = [\"a.org\"] }", "the certificate has no `key`", "write `key = \"/etc/ssl/site.key\"` in it"),
-    ("\"/etc/a.key\"", "\"a.key\"", (21, 46), "\"a.key\"", "is not the whole path of a file", "write its whole path, such as \"/etc/ssl/site.key\""),
-    ("[\"a.org\"]", "[\"192.0.2.1\"]", (21, 69), "\"192.0.2.1\"", "no client sends the address", "leave it out, and put the certificate first: the first is for clients that send no name"),
-    ("[\"a.org\"]", "[\"a.org\", \"A.org\"]", (21, 78), "\"A.org\"", "has two certificates", "write it at one of them"),
+    ("\"/etc/a.key\"", "\"a.key\"", (21, 47), "\"a.key\"", "is not the whole path of a file", "write its whole path, such as \"/etc/ssl/site.key\""),
+    ("[\"a.org\"]", "[\"192.0.2.1\"]", (21, 70), "\"192.0.2.1\"", "no client sends the address", "leave it out, and put the certificate first: the first is for clients that send no name"),
+    ("[\"a.org\"]", "[\"a.org\", \"A.org\"]", (21, 79), "\"A.org\"", "is given twice", "write it once, at the certificate that is to answer for it"),
     ("min-version = \"1.2\"", "min-version = \"SSLv3\"", (22, 15), "\"SSLv3\"", "unknown word \"SSLv3\"", "write \"1.2\" or \"1.3\""),
     ("min-version = \"1.2\"", "min-version = \"1.3\"", (23, 12), "\"ECDHE-RSA-AES256-GCM-SHA384\"", "which `min-version` rules out", "leave it out, or write `min-version = \"1.2\"`"),
     ("ECDHE-RSA-AES256-GCM-SHA384", "ECDHE-RSA-AES256-GCM-SHA512", (23, 12), "\"ECDHE-RSA-AES256-GCM-SHA512\"", "there is no cipher suite", "write \"ECDHE-RSA-AES256-GCM-SHA384\""),
@@ -122,10 +122,10 @@ const CASES: &[Case] = &[
     ("redirect = { status = 301, to = \"https://192.168.0.104{uri}\" }", "", (38, 9), "other", "does not say what happens to requests", "write one of `to = \"…\"`, `redirect = { … }` and `respond = { … }` in it"),
     ("\"10/s\"", "10", (37, 22), "10", "the number 10 is not a rate", "write \"10/s\""),
     ("\"10/s\"", "\"0/s\"", (37, 22), "\"0/s\"", "not above zero", "write a rate such as \"10/s\"; `respond` answers everything the same"),
-    ("\"10/s\"", "\"1/h\"", (37, 37), "20", "longer than a day", "write at most 24"),
-    ("burst = 20", "burst = 20, status = 200", (37, 50), "200", "not from 400 to 599", "write a number from 400 to 599"),
-    ("burst = 20", "burst = 20, v6-prefix = 65", (37, 53), "65", "not from 1 to 64", "write a length from 1 to 64; an IPv6 host has a whole /64 to itself"),
-    ("burst = 20", "burst = 20, exceed = { ban = \"0s\" }", (37, 58), "\"0s\"", "from 1 second to 365 days", "write a duration such as \"10m\""),
+    ("\"10/s\", burst = 20", "\"1/h\", burst = 25", (37, 37), "25", "longer than a day", "write at most 24"),
+    ("burst = 20", "burst = 20, status = 200", (37, 51), "200", "not from 400 to 599", "write a number from 400 to 599"),
+    ("burst = 20", "burst = 20, v6-prefix = 65", (37, 54), "65", "not from 1 to 64", "write a length from 1 to 64; an IPv6 host has a whole /64 to itself"),
+    ("burst = 20", "burst = 20, exceed = { ban = \"0s\" }", (37, 59), "\"0s\"", "from 1 second to 365 days", "write a duration such as \"10m\""),
     ("status = 301", "status = 200", (40, 23), "200", "sends nobody elsewhere", "write 301 or 308 (for good), 302 or 307 (for now), or 303"),
     ("\"https://192.168.0.104{uri}\"", "\"192.168.0.104{uri}\"", (40, 33), "\"192.168.0.104{uri}\"", "no place to send clients to", "write one such as `to = \"https://example.org{uri}\"`; {uri} is path and query of the request, {host} its host"),
     ("\"https://192.168.0.104{uri}\"", "\"https://a.org$request_uri{path}\"", (40, 33), "\"https://a.org$request_uri{path}\"", "nothing in braces but", "write one such as `to = \"https://example.org{uri}\"`; {uri} is path and query of the request, {host} its host"),
@@ -166,7 +166,11 @@ fn every_fault_is_located_and_put_right() {
     let mut wrong = String::new();
     for (good, bad, (line, column), text, message, help) in CASES {
         assert!(GOOD.contains(good), "the good policy has no {good}");
-        let found = refused(&GOOD.replacen(good, bad, 1));
+        let changed = GOOD.replacen(good, bad, 1);
+        let Err(PolicyError(found)) = policy::parse(&changed, Path::new("dir/policy.toml")) else {
+            wrong += &format!("{good:?} as {bad:?} is taken\n");
+            continue;
+        };
         let hit = found.iter().any(|d| {
             d.place.as_ref().is_some_and(|p| (p.line, p.column, p.text.as_str()) == (*line, *column, *text))
                 && d.message.contains(message)

@@ -267,6 +267,25 @@ mod tests {
     }
 
     #[test]
+    fn a_revision_keeps_the_bodies_of_answers() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let history = History::new(&folder.path().join("state"));
+        let body = folder.path().join("down.html");
+        fs::write(&body, "<p>Later").expect("a body");
+        let text = format!(
+            "{TEXT_A}[listeners.http]\nbind = \":1\"\n[routes.down]\nlisteners = \"http\"\nrespond = {{ file = \"down.html\" }}\n"
+        );
+        let first = policy(folder.path(), &text);
+        assert_eq!(history.record(&first, &text, &Lists::new(), Fate::Applied).expect("recorded"), 1);
+        fs::remove_file(&body).expect("a body");
+        let (again, _, lists) = history.load(1).expect("loaded");
+        assert_eq!(again, first);
+        // What is applied from the history is recorded from there too.
+        assert_eq!(history.record(&again, &text, &lists, Fate::RolledBack).expect("recorded"), 2);
+        assert_eq!(history.load(2).expect("loaded").0, first);
+    }
+
+    #[test]
     fn the_last_ten_are_kept_and_one_that_is_damaged_costs_no_other() {
         let folder = tempfile::tempdir().expect("a folder");
         let history = History::new(folder.path());

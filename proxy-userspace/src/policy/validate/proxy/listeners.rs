@@ -173,8 +173,8 @@ fn certificate(
         } else if let Some((_, first)) = names.iter().find(|(other, _)| *other == name) {
             report.error_with_note(
                 &at,
-                format!("the server name {} has two certificates here", quote(&name)),
-                "write it at one of them",
+                format!("the server name {} is given twice", quote(&name)),
+                "write it once, at the certificate that is to answer for it",
                 first,
                 "it is here first",
             );
