@@ -12,6 +12,7 @@
 //!   └ docker0 172.17.0.1 ── ctr 172.17.0.2
 //! ```
 
+pub mod alternate;
 pub mod bans;
 pub mod capture;
 pub mod counters;
