@@ -22,6 +22,7 @@ pub mod docker;
 pub mod evasion;
 pub mod expect;
 pub mod frames;
+pub mod holdings;
 pub mod lab;
 pub mod machine;
 pub mod monitor;
