@@ -9,9 +9,12 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
+use crate::Tollgate;
 use crate::counters::Stats;
 use crate::frames::{Link, Path, SYN};
 use crate::lab::{Host, Lab, Ns, ROUTER_MAC, SERVER_MAC, SERVER_PORT, SERVER_V4};
@@ -24,6 +27,8 @@ pub const SESSION: u16 = 7020;
 const SOURCES: u8 = 32;
 /// Services that make up the number of twenty.
 const MORE: u16 = 11;
+/// The counters must come to rest within this time.
+const REST: Duration = Duration::from_secs(30);
 /// Frames of a flood between two looks at whether it shall end.
 const ROUNDS: u64 = 100;
 
@@ -135,6 +140,15 @@ pub struct Fate {
     pub arrived: u64,
 }
 
+/// What both counters said at a moment at which no packet to a target was on its way.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    /// The program's.
+    pub stats: Stats,
+    /// nft's, by target.
+    pub arrived: BTreeMap<String, u64>,
+}
+
 /// Who sends, and who counts behind the filter.
 #[derive(Debug)]
 pub struct Judge {
@@ -184,6 +198,31 @@ impl Judge {
         Ok(sent)
     }
 
+    /// Reads both counters once those of the targets are at rest; others may go on.
+    pub fn reading(&self, tollgate: &Tollgate) -> Result<Reading> {
+        let start = Instant::now();
+        loop {
+            let (stats, arrived) = (tollgate.stats()?, self.arrived()?);
+            thread::sleep(Duration::from_millis(30));
+            let again = tollgate.stats()?;
+            let rests = |target: &Target| stats.rule(target.name) == again.rule(target.name);
+            if TARGETS.iter().all(rests) && arrived == self.arrived()? {
+                return Ok(Reading { stats, arrived });
+            }
+            ensure!(start.elapsed() < REST, "the counters did not come to rest within {REST:?}");
+        }
+    }
+
+    /// Fails unless packets fare as this policy has it; gives how many were sent to each target.
+    pub fn finds(&self, tollgate: &Tollgate, turn: Turn) -> Result<u64> {
+        let before = self.reading(tollgate)?;
+        let sent = self.ask()?;
+        let fates = fates(&before, &self.reading(tollgate)?);
+        ensure!(fates.values().all(|fate| fate.passed + fate.dropped == sent), "{sent} sent: {fates:?}");
+        each_had_the_verdict_of(turn, &fates)?;
+        Ok(sent)
+    }
+
     /// What has arrived behind the filter since the start, by target.
     pub fn arrived(&self) -> Result<BTreeMap<String, u64>> {
         let counts = counters_of(&self.server, "judge")?;
@@ -193,16 +232,13 @@ impl Judge {
 }
 
 /// What both counters have seen between two readings, by target.
-pub fn fates(
-    stats: (&Stats, &Stats),
-    arrived: (&BTreeMap<String, u64>, &BTreeMap<String, u64>),
-) -> BTreeMap<&'static str, Fate> {
-    let delta = stats.1.since(stats.0);
+pub fn fates(before: &Reading, after: &Reading) -> BTreeMap<&'static str, Fate> {
+    let delta = after.stats.since(&before.stats);
     let of = |Target { name, .. }: Target| {
         let passed = delta.outcome(name, "service-allowed").packets;
         let all = delta.rule(name).packets;
         let seen = |counts: &BTreeMap<String, u64>| counts.get(name).copied().unwrap_or_default();
-        (name, Fate { passed, dropped: all - passed, arrived: seen(arrived.1) - seen(arrived.0) })
+        (name, Fate { passed, dropped: all - passed, arrived: seen(&after.arrived) - seen(&before.arrived) })
     };
     TARGETS.into_iter().map(of).collect()
 }

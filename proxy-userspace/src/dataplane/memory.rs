@@ -87,6 +87,9 @@ impl Mapping {
     }
 }
 
+// SAFETY: the address is good in every thread of this process until it is unmapped, which `drop` does once.
+unsafe impl Send for Mapping {}
+
 impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: exactly what was mapped; whoever has asked for the address knows that it ends with this value.

@@ -122,6 +122,17 @@ impl Trial {
     /// If they are larger than the first, or the kernel refuses the access.
     pub fn begin_anew(&mut self, tables: &CompiledTables) -> Result<(), DataplaneError> {
         candidate::fill_tables(&mut self.ebpf, tables)?;
+        self.forget()
+    }
+
+    /// Goes over to what is in its tables now, which somebody else has filled.
+    pub(super) fn begin_with(&mut self, compiled: &Compiled) -> Result<(), DataplaneError> {
+        self.rules = ids(compiled);
+        self.forget()
+    }
+
+    /// Forgets everything but the counters.
+    fn forget(&mut self) -> Result<(), DataplaneError> {
         self.forget_limits()?;
         for (name, map) in self.ebpf.maps_mut() {
             if !matches!(map, Map::HashMap(_) | Map::LruHashMap(_)) {
@@ -139,17 +150,22 @@ impl Trial {
         Ok(())
     }
 
-    /// The programs of a load that somebody else has prepared.
+    /// The ingress program of a load that somebody else has prepared.
     pub(super) fn of(ebpf: Ebpf, compiled: &Compiled, hook: TrialHook) -> Result<Self, DataplaneError> {
-        Self::verified(ebpf, ids(compiled), hook)
+        Self::with_ingress(ebpf, ids(compiled), hook)
     }
 
+    /// Both programs of such a load.
     pub(super) fn verified(mut ebpf: Ebpf, rules: Vec<u16>, hook: TrialHook) -> Result<Self, DataplaneError> {
+        object::classifier(&mut ebpf, object::TC_EGRESS)?;
+        Self::with_ingress(ebpf, rules, hook)
+    }
+
+    fn with_ingress(mut ebpf: Ebpf, rules: Vec<u16>, hook: TrialHook) -> Result<Self, DataplaneError> {
         match hook {
             TrialHook::Xdp | TrialHook::XdpLinear => drop(object::xdp(&mut ebpf, hook.program())?),
             TrialHook::Tc => drop(object::classifier(&mut ebpf, hook.program())?),
         }
-        object::classifier(&mut ebpf, object::TC_EGRESS)?;
         let counters = ebpf.take_map("COUNTERS").ok_or_else(|| missing("COUNTERS"))?;
         let counters = PerCpuArray::try_from(counters).context(|| "COUNTERS")?;
         let length = NonZeroUsize::new(size_of::<AtomicU64>()).ok_or_else(|| missing("a clock"))?;
