@@ -12,6 +12,7 @@
 //!   └ docker0 172.17.0.1 ── ctr 172.17.0.2
 //! ```
 
+pub mod alternate;
 pub mod bans;
 pub mod capture;
 pub mod counters;
@@ -21,6 +22,7 @@ pub mod docker;
 pub mod evasion;
 pub mod expect;
 pub mod frames;
+pub mod holdings;
 pub mod lab;
 pub mod machine;
 pub mod monitor;

@@ -81,6 +81,23 @@ impl Tollgate {
 
     /// Starts the daemon again, with the same pins and run directory.
     pub fn restart(&mut self) -> Result<()> {
+        let lines = self.spawn()?;
+        match wait_for_enforcing(&lines) {
+            Ok(line) => self.announcement = line,
+            Err(error) => {
+                self.kill()?;
+                return Err(error.context(format!("tollgate's log: {}", self.log())));
+            }
+        }
+        Ok(())
+    }
+
+    /// The same without waiting for anything: for who ends it before it enforces.
+    pub fn launch(&mut self) -> Result<()> {
+        self.spawn().map(drop)
+    }
+
+    fn spawn(&mut self) -> Result<Receiver<String>> {
         ensure!(self.daemon.is_none(), "the daemon still runs");
         let log = File::options().create(true).append(true).open(self.log_path())?;
         let mut daemon = self
@@ -95,14 +112,12 @@ impl Tollgate {
             .context("starting tollgate")?;
         let lines = lines_of(daemon.stdout.take().context("no pipe from tollgate")?);
         self.daemon = Some(daemon);
-        match wait_for_enforcing(&lines) {
-            Ok(line) => self.announcement = line,
-            Err(error) => {
-                self.kill()?;
-                return Err(error.context(format!("tollgate's log: {}", self.log())));
-            }
-        }
-        Ok(())
+        Ok(lines)
+    }
+
+    /// The daemon's process, if it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.daemon.as_ref().map(Child::id)
     }
 
     /// A command of this firewall: `tollgate --bpffs DIR --run-dir DIR --state-dir DIR …`, in the server's namespace.

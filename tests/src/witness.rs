@@ -87,16 +87,7 @@ impl Witness {
     /// Starts to count in a lab.
     pub fn start(lab: &Lab) -> Result<Self> {
         let server = lab.ns(Host::Server);
-        let mut nft = server
-            .command("nft")
-            .args(["-f", "-"])
-            .stdin(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .context("`nft` could not be started (Debian: apt-get install nftables)")?;
-        nft.stdin.take().context("no pipe to `nft`")?.write_all(POLICY.as_bytes())?;
-        let output = nft.wait_with_output()?;
-        ensure!(output.status.success(), "nft: {}", String::from_utf8_lossy(&output.stderr));
+        install(&server, POLICY)?;
         Ok(Self { server })
     }
 
@@ -110,22 +101,44 @@ impl Witness {
             }
             Ok(counts)
         })?;
-        let output = self.server.run(&["nft", "-j", "list", "counters", "table", "inet", "witness"])?;
-        let listing: Value = serde_json::from_slice(&output.stdout).context("`nft -j`")?;
-        for counter in listing.get("nftables").and_then(Value::as_array).into_iter().flatten() {
-            let of = |key: &str| counter.pointer(&format!("/counter/{key}"));
-            if let (Some(name), Some(packets)) =
-                (of("name").and_then(Value::as_str), of("packets").and_then(Value::as_u64))
-            {
-                counts.insert(name.to_owned(), packets);
-            }
-        }
+        counts.extend(counters_of(&self.server, "witness")?);
         let expected = LEAKS.iter().chain(&ANSWERS).chain(&["Tcp.InSegs"]);
         for name in expected {
             ensure!(counts.contains_key(*name), "no counter {name}: {counts:?}");
         }
         Ok(Testimony { counts })
     }
+}
+
+/// Has nft enforce a table in a namespace.
+pub(crate) fn install(ns: &Ns, table: &str) -> Result<()> {
+    let mut nft = ns
+        .command("nft")
+        .args(["-f", "-"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("`nft` could not be started (Debian: apt-get install nftables)")?;
+    nft.stdin.take().context("no pipe to `nft`")?.write_all(table.as_bytes())?;
+    let output = nft.wait_with_output()?;
+    ensure!(output.status.success(), "nft: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
+/// Packets by the names of the counters in nft's table `inet <table>`.
+pub(crate) fn counters_of(ns: &Ns, table: &str) -> Result<BTreeMap<String, u64>> {
+    let output = ns.run(&["nft", "-j", "list", "counters", "table", "inet", table])?;
+    let listing: Value = serde_json::from_slice(&output.stdout).context("`nft -j`")?;
+    let mut counts = BTreeMap::new();
+    for counter in listing.get("nftables").and_then(Value::as_array).into_iter().flatten() {
+        let of = |key: &str| counter.pointer(&format!("/counter/{key}"));
+        if let (Some(name), Some(packets)) =
+            (of("name").and_then(Value::as_str), of("packets").and_then(Value::as_u64))
+        {
+            counts.insert(name.to_owned(), packets);
+        }
+    }
+    Ok(counts)
 }
 
 impl Testimony {

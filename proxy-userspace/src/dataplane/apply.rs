@@ -17,7 +17,7 @@ use super::interfaces::{self, HostInterface, own_addresses};
 use super::live;
 use super::object;
 use super::pins::{Pins, remove};
-use super::selftest;
+use super::selftest::{self, Passed};
 use super::shared::Shared;
 use super::stacked;
 use super::took::{Stopwatch, Took};
@@ -105,9 +105,14 @@ fn try_apply(pins: &Pins, shared: &mut Shared, policy: &Policy, how: How) -> Res
     let rules = RuleIds::assign(&shared.rules()?, &live_rule, policy).map_err(bad_policy)?;
     let compiled = compile_for_host(policy, &names, &own_addresses()?, &rules).map_err(bad_policy)?;
     took.compile = watch.lap();
-    let candidate = Candidate::build(pins, shared, policy, &compiled)?;
+    // One that has to be confirmed is verified with a deadline.
+    let spare = match how.confirm {
+        Some(_) => None,
+        None => shared.kept.take_spare(pins, &compiled.tables),
+    };
+    let mut candidate = Candidate::build(pins, shared, policy, &compiled, spare)?;
     took.tables = watch.lap();
-    let tests = selftest::run(&candidate, policy, &compiled)?;
+    let Passed { tests, trials } = selftest::run(&mut candidate, policy, &compiled)?;
     took.tests = watch.lap();
 
     if how.confirm.is_some() {
@@ -157,6 +162,9 @@ fn try_apply(pins: &Pins, shared: &mut Shared, policy: &Policy, how: How) -> Res
                 release(pins, &targets, &interfaces)?;
             }
             stacked::refresh(pins, shared, &[])?;
+            let programs = loads.into_iter().map(|load| load.ebpf).collect();
+            let instance = candidate.live(programs, trials);
+            shared.kept.went_live(how.confirm.is_none().then_some(instance));
             Ok(Applied { interfaces, tests, notes, took })
         }
         Err(error) => {

@@ -13,43 +13,64 @@ use proxy_common::abi::limit::Bucket;
 use proxy_common::abi::settings::{DEADLINE_NONE, Settings};
 
 use super::error::{Context, DataplaneError, missing};
+use super::instance::{Instance, Programs, Room, Tried, pin_table};
 use super::interfaces::HostInterface;
 use super::memory::fill;
 use super::object::Plan;
 use super::pins::{ANSWERS, COUNTERS, Pins, Staging, TABLES};
 use super::shared::Shared;
+use super::trial::{Trial, TrialHook};
 use super::unconfirmed;
 use crate::policy::Policy;
 use crate::policy::compile::{Compiled, CompiledTables};
 
+/// Tables of a trial that hold little, and how much.
+const SMALL: [&str; 5] = ["FLOWS", "ESTABLISHED", "FRAGMENTS", "BANS", "BAN_PREFIXES"];
+const FEW: usize = 1024;
+
 /// One policy's tables in the kernel.
-#[derive(Debug)]
 pub struct Candidate<'a> {
     pins: &'a Pins,
     staging: Staging,
+    /// Its tables; and of an instance before, what was not taken yet.
+    instance: Instance,
+    /// The interfaces that programs were asked for, and with which constants.
+    loaded: Vec<(u32, Settings)>,
     compiled: &'a Compiled,
     hash_keys: [u64; 3],
     clock: crate::policy::compile::Clock,
 }
 
 impl<'a> Candidate<'a> {
-    /// Makes and fills the tables.
+    /// Makes and fills the tables; or fills those of an instance that is on no hook any more.
     ///
     /// # Errors
     /// If the kernel has no memory for them.
-    pub fn build(
+    pub(super) fn build(
         pins: &'a Pins,
         shared: &Shared,
         policy: &Policy,
         compiled: &'a Compiled,
+        spare: Option<Instance>,
     ) -> Result<Self, DataplaneError> {
         let staging = pins.stage()?;
         let (hash_keys, clock) = (shared.hash_keys, shared.clock);
-        let candidate = Self { pins, staging, compiled, hash_keys, clock };
-        // The first load makes the tables; those of the programs find them by their pins.
-        let mut ebpf = candidate.plan(Plan::new().sharing(pins)).load()?;
-        fill_tables(&mut ebpf, &compiled.tables)?;
-        candidate.label(&mut ebpf, policy)?;
+        // Tables find their way into programs by their pins.
+        let instance = match spare {
+            Some(spare) => {
+                TABLES.iter().try_for_each(|name| pin_table(&spare.tables, name, &staging.table(name)))?;
+                spare
+            }
+            None => {
+                let room = Room::of(&compiled.tables);
+                let tables = over_tables(&staging, room, Plan::new().sharing(pins)).load()?;
+                Instance { tables, room, programs: Vec::new(), trials: Vec::new() }
+            }
+        };
+        let loaded = Vec::new();
+        let mut candidate = Self { pins, staging, instance, loaded, compiled, hash_keys, clock };
+        fill_tables(&mut candidate.instance.tables, &compiled.tables)?;
+        candidate.label(policy)?;
         Ok(candidate)
     }
 
@@ -58,12 +79,18 @@ impl<'a> Candidate<'a> {
     ///
     /// # Errors
     /// If the kernel refuses a map.
-    pub fn load(&self, nth: usize, interface: &HostInterface) -> Result<Ebpf, DataplaneError> {
+    pub fn load(&mut self, nth: usize, interface: &HostInterface) -> Result<Ebpf, DataplaneError> {
         let folder = self.pins.make_interface(interface.index)?;
-        let plan = Plan::new().sharing(self.pins);
-        let plan = plan.pinned(COUNTERS, folder.join(COUNTERS)).pinned(ANSWERS, folder.join(ANSWERS));
         let on_deadline = unconfirmed::on_deadline(self.pins, interface.index);
         let settings = Settings { on_deadline, ..self.settings(nth) };
+        self.loaded.push((interface.index, settings));
+        if on_deadline == DEADLINE_NONE
+            && let Some(verified) = self.instance.take_programs(interface.index, &settings, &folder)
+        {
+            return Ok(verified);
+        }
+        let plan = Plan::new().sharing(self.pins);
+        let plan = plan.pinned(COUNTERS, folder.join(COUNTERS)).pinned(ANSWERS, folder.join(ANSWERS));
         if on_deadline == DEADLINE_NONE {
             return loaded(&self.plan(plan), settings);
         }
@@ -75,12 +102,32 @@ impl<'a> Candidate<'a> {
         Ok(ebpf)
     }
 
-    /// The same with state of its own: what is tried on it leaves no trace in counters, limits and flows.
+    /// The same with state of its own: what is tried on it leaves no trace in counters, limits and flows. Those that were
+    /// verified for the policy before, with the same constants, serve this one too.
     ///
     /// # Errors
-    /// If the kernel refuses a map.
-    pub fn load_private(&self, nth: usize) -> Result<Ebpf, DataplaneError> {
-        self.plan(Plan::new()).settings(self.settings(nth)).load()
+    /// If the kernel refuses a map or the program.
+    pub(super) fn trial(&mut self, nth: usize, hook: TrialHook) -> Result<Trial, DataplaneError> {
+        let settings = self.settings(nth);
+        if let Some(mut trial) = self.instance.take_trial(&settings, hook) {
+            trial.begin_with(self.compiled)?;
+            return Ok(trial);
+        }
+        // A frame after the other, without bans: there is little to be remembered.
+        let plan = SMALL.iter().fold(Plan::new(), |plan, name| plan.sized(name, FEW));
+        Trial::of(self.plan(plan).settings(settings).load()?, self.compiled, hook)
+    }
+
+    /// What has gone live, to be kept: the tables, the programs that were loaded, in their order, and the trials by interface.
+    pub(super) fn live(self, programs: Vec<Ebpf>, trials: Vec<(usize, TrialHook, Trial)>) -> Instance {
+        let trials =
+            trials.into_iter().map(|(nth, hook, trial)| Tried { settings: self.settings(nth), hook, trial });
+        let trials = trials.collect();
+        let programs = self.loaded.into_iter().zip(programs);
+        let programs =
+            programs.map(|((interface, settings), ebpf)| Programs { interface, settings, ebpf }).collect();
+        let Instance { tables, room, .. } = self.instance;
+        Instance { tables, room, programs, trials }
     }
 
     fn settings(&self, nth: usize) -> Settings {
@@ -88,14 +135,13 @@ impl<'a> Candidate<'a> {
     }
 
     fn plan(&self, plan: Plan) -> Plan {
-        let plan = TABLES.iter().fold(plan, |plan, name| plan.pinned(name, self.staging.table(name)));
-        sized(plan, &self.compiled.tables)
+        over_tables(&self.staging, self.instance.room, plan)
     }
 
-    fn label(&self, ebpf: &mut Ebpf, policy: &Policy) -> Result<(), DataplaneError> {
-        let map = ebpf.map_mut("LABEL").ok_or_else(|| missing("LABEL"))?;
-        let mut map: Array<_, Label> = Array::try_from(map).context(|| "LABEL")?;
+    fn label(&mut self, policy: &Policy) -> Result<(), DataplaneError> {
         let label = self.describe(policy);
+        let map = self.instance.tables.map_mut("LABEL").ok_or_else(|| missing("LABEL"))?;
+        let mut map: Array<_, Label> = Array::try_from(map).context(|| "LABEL")?;
         map.set(0, label, 0).context(|| "writing LABEL")
     }
 
@@ -120,6 +166,11 @@ impl<'a> Candidate<'a> {
         }
         label
     }
+}
+
+/// A load that finds the tables where they are pinned, or makes and pins them.
+fn over_tables(staging: &Staging, room: Room, plan: Plan) -> Plan {
+    room.sized(TABLES.iter().fold(plan, |plan, name| plan.pinned(name, staging.table(name))))
 }
 
 /// Loads an instance with these constants, and leaves them for whoever looks at its programs.

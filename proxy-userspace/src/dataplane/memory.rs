@@ -34,20 +34,6 @@ pub fn fill<T: Pod>(map: &MapData, name: &str, elements: &[T]) -> Result<(), Dat
     })
 }
 
-/// Sets all elements of such an array to zero.
-///
-/// # Errors
-/// If the kernel refuses the mapping.
-pub fn clear(map: &MapData, name: &str) -> Result<(), DataplaneError> {
-    let info = map.info().context(|| name.to_owned())?;
-    let room = info.value_size() as usize * info.max_entries() as usize;
-    let Some(length) = NonZeroUsize::new(room) else { return Ok(()) };
-    with_mapping(map, name, length, |memory| {
-        // SAFETY: the mapping is `room` bytes long and writable, and zero bytes are a value of every map.
-        unsafe { write_bytes(memory, 0, room) };
-    })
-}
-
 /// Maps the values of an array, `length` bytes of them, for as long as `work` takes.
 pub(super) fn with_mapping(
     map: &MapData,
@@ -81,11 +67,30 @@ impl Mapping {
         Ok(Self { memory, length })
     }
 
+    /// All values of such an array.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub(super) fn of_all(map: &MapData, name: &str) -> Result<Self, DataplaneError> {
+        let info = map.info().context(|| name.to_owned())?;
+        let length = NonZeroUsize::new(info.value_size() as usize * info.max_entries() as usize);
+        Self::new(map, name, length.ok_or_else(|| missing(format!("the size of {name}")))?)
+    }
+
+    /// Sets all of it to zero.
+    pub(super) fn clear(&self) {
+        // SAFETY: the mapping is that long and writable, and zero bytes are a value of every map.
+        unsafe { write_bytes(self.as_ptr(), 0, self.length.get()) };
+    }
+
     /// Where it begins: at the beginning of a page. Valid as long as `self` lives.
     pub(super) const fn as_ptr(&self) -> *mut u8 {
         self.memory.as_ptr().cast()
     }
 }
+
+// SAFETY: the address is good in every thread of this process until it is unmapped, which `drop` does once.
+unsafe impl Send for Mapping {}
 
 impl Drop for Mapping {
     fn drop(&mut self) {

@@ -32,6 +32,7 @@ mod explain;
 mod flows;
 mod gateways;
 mod hook;
+mod instance;
 mod interfaces;
 mod live;
 mod memory;

@@ -11,47 +11,56 @@ use crate::policy::compile::Compiled;
 use crate::policy::model::HookChoice;
 use crate::simulate::{TestReport, TestResult, run_tests, test_packets};
 
-/// Runs all tests; gives how many there were.
+/// What has passed: how many tests, and the programs that they ran on, by interface of the compiled policy.
+pub(super) struct Passed {
+    pub(super) tests: usize,
+    pub(super) trials: Vec<(usize, TrialHook, Trial)>,
+}
+
+/// Runs all tests.
 ///
 /// # Errors
 /// If a test fails, or can't be run.
-pub fn run(candidate: &Candidate<'_>, policy: &Policy, compiled: &Compiled) -> Result<usize, DataplaneError> {
+pub(super) fn run(
+    candidate: &mut Candidate<'_>,
+    policy: &Policy,
+    compiled: &Compiled,
+) -> Result<Passed, DataplaneError> {
     let packets = test_packets(policy, compiled).context(|| "the policy's own tests")?;
     let expected = run_tests(policy, compiled).context(|| "the policy's own tests")?;
-    let mut trials: Vec<Option<Trial>> = compiled.interfaces.iter().map(|_| None).collect();
+    let mut trials: Vec<(usize, TrialHook, Trial)> = Vec::new();
     let mut results = Vec::with_capacity(packets.len());
     for (packet, expected) in packets.into_iter().zip(expected) {
-        let Some(place) = trials.get_mut(packet.interface) else { continue };
-        let trial = match place {
-            Some(trial) => trial,
-            None => place.insert(load(candidate, policy, compiled, packet.interface)?),
+        let nth = match trials.iter().position(|(interface, ..)| *interface == packet.interface) {
+            Some(nth) => nth,
+            None => {
+                let hook = hook(policy, compiled, packet.interface);
+                trials.push((packet.interface, hook, candidate.trial(packet.interface, hook)?));
+                trials.len() - 1
+            }
         };
+        let Some((.., trial)) = trials.get_mut(nth) else { continue };
         let outcome = trial.ingress(&packet.frame, expected.outcome)?;
         // Each test starts with full buckets, as on the host.
-        trial.forget_limits()?;
+        trial.forget_limits();
         results.push(TestResult::new(packet.test, compiled, packet.interface, outcome));
     }
     let report = TestReport { path: policy.path.clone(), results };
     if report.passed() {
-        return Ok(report.results.len());
+        return Ok(Passed { tests: report.results.len(), trials });
     }
     let failed = report.to_string().lines().map(str::to_owned).collect();
     Err(DataplaneError::TestsFailed { failed })
 }
 
-fn load(
-    candidate: &Candidate<'_>,
-    policy: &Policy,
-    compiled: &Compiled,
-    interface: usize,
-) -> Result<Trial, DataplaneError> {
+/// Which program is to judge on an interface.
+fn hook(policy: &Policy, compiled: &Compiled, interface: usize) -> TrialHook {
     let one = compiled.interfaces.get(interface);
     let entry = one.and_then(|one| policy.interfaces.get(one.entry));
     let rejects = one.is_some_and(|one| one.rejects);
-    let hook = match entry.map(|entry| entry.hook) {
+    match entry.map(|entry| entry.hook) {
         Some(HookChoice::Tc | HookChoice::Clsact) => TrialHook::Tc,
         Some(HookChoice::Auto) if rejects => TrialHook::Tc,
         _ => TrialHook::Xdp,
-    };
-    Trial::of(candidate.load_private(interface)?, compiled, hook)
+    }
 }

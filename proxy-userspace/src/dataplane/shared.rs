@@ -13,6 +13,7 @@ use proxy_common::abi::flow::{FlowKey, FlowValue};
 use proxy_common::abi::{ABI_VERSION, IDENTITY_MAGIC, Identity, Probe, RuleName};
 
 use super::error::{Context, DataplaneError, missing};
+use super::instance::Kept;
 use super::object::{self, Plan};
 use super::pins::Pins;
 use crate::policy::compile::{Clock, DEFAULT_NAME};
@@ -29,6 +30,8 @@ pub struct Shared {
     pub clock: Clock,
     rules: Array<MapData, RuleName>,
     ebpf: Ebpf,
+    /// Instances that share these maps.
+    pub(super) kept: Kept,
 }
 
 impl fmt::Debug for Shared {
@@ -52,7 +55,7 @@ impl Shared {
         let clock = clock(&mut ebpf)?;
         let rules = take(&mut ebpf, "RULES")?;
         let rules = Array::try_from(rules).context(|| "RULES")?;
-        Ok(Self { hash_keys, clock, rules, ebpf })
+        Ok(Self { hash_keys, clock, rules, ebpf, kept: Kept::default() })
     }
 
     /// The maps of this load, for the reader of the programs' log.

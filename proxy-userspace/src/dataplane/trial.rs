@@ -23,7 +23,7 @@ use super::bans::Bans;
 use super::candidate;
 use super::counters::sum;
 use super::error::{Context, DataplaneError, missing};
-use super::memory::{Mapping, clear};
+use super::memory::Mapping;
 use super::object::{self, Plan};
 use crate::policy::compile::{Clock, Compiled, CompiledTables};
 
@@ -72,6 +72,8 @@ pub struct Trial {
     counters: PerCpuArray<MapData, Counter>,
     /// `GIVEN_TIME`.
     clock: Mapping,
+    /// `CELLS`: emptied between tests, and to map its 8 MiB each time would take longer than all of them.
+    cells: Mapping,
     rules: Vec<u16>,
     /// What the counters said after the last frame.
     seen: HashMap<u32, u64>,
@@ -122,7 +124,18 @@ impl Trial {
     /// If they are larger than the first, or the kernel refuses the access.
     pub fn begin_anew(&mut self, tables: &CompiledTables) -> Result<(), DataplaneError> {
         candidate::fill_tables(&mut self.ebpf, tables)?;
-        self.forget_limits()?;
+        self.forget()
+    }
+
+    /// Goes over to what is in its tables now, which somebody else has filled.
+    pub(super) fn begin_with(&mut self, compiled: &Compiled) -> Result<(), DataplaneError> {
+        self.rules = ids(compiled);
+        self.forget()
+    }
+
+    /// Forgets everything but the counters.
+    fn forget(&mut self) -> Result<(), DataplaneError> {
+        self.forget_limits();
         for (name, map) in self.ebpf.maps_mut() {
             if !matches!(map, Map::HashMap(_) | Map::LruHashMap(_)) {
                 continue;
@@ -139,22 +152,28 @@ impl Trial {
         Ok(())
     }
 
-    /// The programs of a load that somebody else has prepared.
+    /// The ingress program of a load that somebody else has prepared.
     pub(super) fn of(ebpf: Ebpf, compiled: &Compiled, hook: TrialHook) -> Result<Self, DataplaneError> {
-        Self::verified(ebpf, ids(compiled), hook)
+        Self::with_ingress(ebpf, ids(compiled), hook)
     }
 
+    /// Both programs of such a load.
     pub(super) fn verified(mut ebpf: Ebpf, rules: Vec<u16>, hook: TrialHook) -> Result<Self, DataplaneError> {
+        object::classifier(&mut ebpf, object::TC_EGRESS)?;
+        Self::with_ingress(ebpf, rules, hook)
+    }
+
+    fn with_ingress(mut ebpf: Ebpf, rules: Vec<u16>, hook: TrialHook) -> Result<Self, DataplaneError> {
         match hook {
             TrialHook::Xdp | TrialHook::XdpLinear => drop(object::xdp(&mut ebpf, hook.program())?),
             TrialHook::Tc => drop(object::classifier(&mut ebpf, hook.program())?),
         }
-        object::classifier(&mut ebpf, object::TC_EGRESS)?;
         let counters = ebpf.take_map("COUNTERS").ok_or_else(|| missing("COUNTERS"))?;
         let counters = PerCpuArray::try_from(counters).context(|| "COUNTERS")?;
         let length = NonZeroUsize::new(size_of::<AtomicU64>()).ok_or_else(|| missing("a clock"))?;
         let clock = Mapping::new(array(&ebpf, "GIVEN_TIME")?, "GIVEN_TIME", length)?;
-        Ok(Self { ebpf, hook, counters, clock, rules, seen: HashMap::new() })
+        let cells = Mapping::of_all(array(&ebpf, "CELLS")?, "CELLS")?;
+        Ok(Self { ebpf, hook, counters, clock, cells, rules, seen: HashMap::new() })
     }
 
     /// Judges a frame that arrives. `guess` is where the count is looked for first; all other places follow.
@@ -246,11 +265,8 @@ impl Trial {
     }
 
     /// Fills every bucket.
-    ///
-    /// # Errors
-    /// If the kernel refuses the access.
-    pub fn forget_limits(&self) -> Result<(), DataplaneError> {
-        clear(array(&self.ebpf, "CELLS")?, "CELLS")
+    pub fn forget_limits(&self) {
+        self.cells.clear();
     }
 
     /// Sets the clock of programs that were made with [`Clock::Given`], nanoseconds.

@@ -4,6 +4,7 @@ mod attempts;
 mod dialogue;
 mod download;
 mod steady;
+mod stream;
 
 use std::fmt;
 use std::io;
@@ -12,6 +13,7 @@ pub use attempts::{http_get, ping, psql_select_1, tcp_connect, udp_round_trip};
 pub use dialogue::{Answers, Dialogue};
 pub use download::{Download, Progress};
 pub use steady::{Echoes, SteadyClient};
+pub use stream::{Stream, Streamed};
 
 /// How an attempt ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
