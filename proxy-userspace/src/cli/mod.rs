@@ -14,6 +14,7 @@ mod monitor;
 mod reading;
 mod rollback;
 mod run;
+mod shadow;
 mod signals;
 mod stats;
 mod status;
@@ -96,6 +97,7 @@ enum Command {
     History(history::Args),
     Explain(explain::Args),
     Stats(stats::Args),
+    Shadow(shadow::Args),
     Ban(ban::Args),
     Unban(unban::Args),
     Bans(bans::Args),
@@ -147,6 +149,7 @@ pub fn main() -> ExitCode {
         Command::History(args) => history::run(&global, &args),
         Command::Explain(args) => explain::run(&global, &args),
         Command::Stats(args) => stats::run(&global, &args),
+        Command::Shadow(args) => shadow::run(&global, &args),
         Command::Ban(args) => ban::run(&global, &args),
         Command::Unban(args) => unban::run(&global, &args),
         Command::Bans(args) => bans::run(&global, &args),

@@ -18,6 +18,7 @@ use super::live;
 use super::object;
 use super::pins::{Pins, remove};
 use super::selftest;
+use super::shadow;
 use super::shared::Shared;
 use super::stacked;
 use super::took::{Stopwatch, Took};
@@ -110,6 +111,12 @@ fn try_apply(pins: &Pins, shared: &mut Shared, policy: &Policy, how: How) -> Res
     let tests = selftest::run(&candidate, policy, &compiled)?;
     took.tests = watch.lap();
 
+    // Whatever it was compared with is about to go. Interfaces that appear change nothing of that: see below.
+    if !how.only_add
+        && let Some(file) = shadow::stop(pins)?
+    {
+        notes.push(shadow::ended(&file));
+    }
     if how.confirm.is_some() {
         unconfirmed::begin(pins, &targets)?;
     }
@@ -157,6 +164,9 @@ fn try_apply(pins: &Pins, shared: &mut Shared, policy: &Policy, how: How) -> Res
                 release(pins, &targets, &interfaces)?;
             }
             stacked::refresh(pins, shared, &[])?;
+            if how.only_add {
+                notes.extend(shadow::resume(pins));
+            }
             Ok(Applied { interfaces, tests, notes, took })
         }
         Err(error) => {
@@ -193,6 +203,7 @@ pub fn follow_interfaces(pins: &Pins, shared: &mut Shared) -> Result<(), Datapla
         if interfaces::with_index(index)?.is_none() {
             remove(&pins.interface(index))?;
             remove(&pins.unconfirmed_interface(index))?;
+            remove(&pins.shadow_interface(index))?;
         }
     }
     stacked::refresh(pins, shared, &[])
@@ -207,7 +218,7 @@ pub fn fits_host(policy: &Policy, missing_ok: bool) -> Result<(), DataplaneError
 }
 
 /// The interfaces of this host that the policy means.
-fn targets(
+pub(super) fn targets(
     policy: &Policy,
     missing_ok: bool,
     notes: &mut Vec<String>,

@@ -8,6 +8,7 @@ pub mod heavy;
 pub mod metrics;
 pub mod rates;
 pub mod recorded;
+pub mod shadow;
 pub mod stats;
 pub mod status;
 mod words;
