@@ -203,6 +203,9 @@ impl<const WRITES_FLOWS: bool> Tables for Maps<WRITES_FLOWS> {
 
     #[inline(always)]
     fn put_flow(&self, key: &FlowKey, value: &FlowValue) {
+        if !WRITES_FLOWS {
+            return;
+        }
         if key.protocol == protocol::TCP {
             // The same ports once more: the connection before is over. What fails is that there was none.
             let _ = ESTABLISHED.remove(key);

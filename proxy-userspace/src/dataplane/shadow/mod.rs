@@ -99,8 +99,9 @@ pub fn stop(pins: &Pins) -> Result<Option<PathBuf>, DataplaneError> {
     if !pins.shadow().exists() {
         return Ok(None);
     }
-    // What was cut short while it began has no name.
-    let file = running(pins).ok().flatten().map(|shadow| shadow.file).unwrap_or_default();
+    // One that was cut short while it began has no label.
+    let file =
+        running(pins).ok().flatten().map_or_else(|| PathBuf::from("a candidate"), |shadow| shadow.file);
     for index in Pins::new(pins.shadow()).interfaces() {
         let Some(interface) = with_index(index)? else { continue };
         let kept = pins.shadow_interface(index);
@@ -121,7 +122,7 @@ pub fn stop(pins: &Pins) -> Result<Option<PathBuf>, DataplaneError> {
 
 /// The sentence about a shadow that something else has ended.
 pub(super) fn ended(file: &Path) -> String {
-    format!("the shadow run of {} has ended: it was beside the policy before", file.display())
+    format!("the shadow run of {} has ended, and what it has counted is gone", file.display())
 }
 
 /// Goes on with the shadow that runs, if one does, after the policy in force has been put on the hooks once more; gives what
