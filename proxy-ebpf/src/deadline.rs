@@ -5,7 +5,7 @@ use proxy_common::abi::settings::{DEADLINE_NONE, DEADLINE_OPEN};
 use proxy_common::engine::Tables as _;
 
 use crate::maps::DEADLINE;
-use crate::tables::Maps;
+use crate::tables::IN_FORCE;
 
 /// What an unconfirmed program does once its time is over.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -21,14 +21,14 @@ pub enum Overdue {
 /// Whether this program's time is over. Where it has no deadline, the verifier knows and removes all of this.
 #[inline(always)]
 pub fn overdue() -> Overdue {
-    let on_deadline = Maps.setting(|s| &s.on_deadline);
+    let on_deadline = IN_FORCE.setting(|s| &s.on_deadline);
     if on_deadline == DEADLINE_NONE {
         return Overdue::No;
     }
     let Some(deadline) = DEADLINE.get_ptr(0) else { return Overdue::No };
     // SAFETY: live map memory; volatile, because the loader writes it while the program runs.
     let deadline_ns = unsafe { deadline.read_volatile() };
-    if deadline_ns == 0 || Maps.now_ns() < deadline_ns {
+    if deadline_ns == 0 || IN_FORCE.now_ns() < deadline_ns {
         Overdue::No
     } else if on_deadline == DEADLINE_OPEN {
         Overdue::Open

@@ -1,6 +1,7 @@
 //! Tollgate's kernel programs: entry points over the engine of `proxy-common`.
 //!
-//! `xdp_ingress` or `tc_ingress` judges what arrives, `tc_egress` takes note of what leaves, `probe` reads the
+//! `xdp_ingress` or `tc_ingress` judges what arrives, `tc_egress` takes note of what leaves, `xdp_shadow` and `tc_shadow`
+//! judge once more by a candidate, `probe` reads the
 //! clocks for the loader, `xdp_empty` and `tc_empty` are the floor that benchmarks
 //! compare with. The loader is
 //! `proxy-userspace/src/dataplane`.
@@ -15,6 +16,7 @@ mod finish;
 mod maps;
 mod reject;
 mod report;
+mod shadow;
 mod tables;
 mod tc;
 mod view;

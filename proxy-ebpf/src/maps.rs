@@ -18,6 +18,7 @@ use proxy_common::abi::label::Label;
 use proxy_common::abi::limit::{Bucket, LINES, Line};
 use proxy_common::abi::reason::MAX_REASONS;
 use proxy_common::abi::settings::Settings;
+use proxy_common::abi::shadow::{Carry, Compared, Pair, Place, Seen};
 use proxy_common::abi::switches::Switches;
 use proxy_common::abi::trie::{Node, ROOT_LEN};
 use proxy_common::abi::{Identity, Probe, RuleName};
@@ -111,6 +112,38 @@ pub static PREVIOUS_TC: ProgramArray = ProgramArray::with_max_entries(1, 0);
 #[map]
 pub static PREVIOUS_EGRESS: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
+/// The program of the candidate in this one's shadow, XDP; see `shadow.rs`.
+#[map]
+pub static SHADOW_XDP: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+/// The same for TC.
+#[map]
+pub static SHADOW_TC: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+/// `tc_answer` of the policy in force, for its shadow.
+#[map]
+pub static ANSWER_TC: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+/// What the program in force hands over to its shadow.
+#[map]
+pub static CARRY: PerCpuArray<Carry> = PerCpuArray::with_max_entries(1, 0);
+
+/// What a shadow has compared.
+#[map]
+pub static COMPARED: PerCpuArray<Compared> = PerCpuArray::with_max_entries(1, 0);
+
+/// Differences by what both policies say. This one and the next two have room only in the instance of a shadow.
+#[map]
+pub static PAIRS: HashMap<Pair, Seen> = HashMap::with_max_entries(1, 0);
+
+/// Sources of packets that the candidate alone would drop.
+#[map]
+pub static NEWLY_DROPPED: HashMap<Place, Seen> = HashMap::with_max_entries(1, 0);
+
+/// Sources of packets that the candidate alone would let pass.
+#[map]
+pub static NEWLY_PASSED: HashMap<Place, Seen> = HashMap::with_max_entries(1, 0);
+
 /// Packets and bytes by reason and rule.
 #[map]
 pub static COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(COUNTERS_LEN, 0);
@@ -185,4 +218,6 @@ pub static SETTINGS: Settings = Settings {
     icmp_ns: 0,
     on_deadline: 0,
     escalates: 0,
+    shadowed: 0,
+    _pad: 0,
 };

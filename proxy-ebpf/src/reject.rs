@@ -19,7 +19,7 @@ use proxy_common::engine::reject::{consider, may_follow};
 use proxy_common::engine::{Outcome, Tables as _};
 
 use crate::maps::{ANSWERS, SCRATCH, Scratch};
-use crate::tables::Maps;
+use crate::tables::IN_FORCE;
 use crate::tc::in_place;
 use crate::view::opaque;
 
@@ -32,17 +32,29 @@ const LEAD: u32 = 1024;
 /// What a dropped packet's program returns: the packet is gone in any case, and its skb perhaps on its way back.
 #[inline(always)]
 pub fn dropped(ctx: &TcContext, outcome: Outcome) -> i32 {
-    // Where nothing is rejected, the verifier knows this constant and removes all that follows.
-    if Maps.setting(|s| &s.reject_buckets) == 0 || !may_follow(outcome.reason) {
+    if !may_be_answered(outcome) {
         return TC_ACT_SHOT;
     }
+    answer(ctx)
+}
+
+/// False if a dropped packet has no answer. Where nothing is rejected, the verifier knows this constant and removes all that
+/// follows.
+#[inline(always)]
+pub fn may_be_answered(outcome: Outcome) -> bool {
+    IN_FORCE.setting(|s| &s.reject_buckets) != 0 && may_follow(outcome.reason)
+}
+
+/// Answers a dropped packet, if its cell says so: what its program returns.
+#[inline(always)]
+pub fn answer(ctx: &TcContext) -> i32 {
     if consider_answer(ctx.skb.skb) == 0 {
         return TC_ACT_SHOT;
     }
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return TC_ACT_SHOT };
     // SAFETY: this CPU's own copy; a program is not interrupted by another on the same CPU that answers.
     let charge = unsafe { (*scratch).charge };
-    if Maps.charge(Charge::from_words(charge)).is_some() {
+    if IN_FORCE.charge(Charge::from_words(charge)).is_some() {
         count(|answers| &mut answers.throttled);
         return TC_ACT_SHOT;
     }
@@ -65,7 +77,7 @@ pub extern "C" fn consider_answer(skb: *mut __sk_buff) -> u32 {
     if pkt_type != PACKET_HOST {
         return 0;
     }
-    let Some((plan, charge)) = consider(&in_place(&TcContext::new(skb)), &Maps) else { return 0 };
+    let Some((plan, charge)) = consider(&in_place(&TcContext::new(skb)), &IN_FORCE) else { return 0 };
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return 0 };
     // SAFETY: as in `dropped`.
     let scratch = unsafe { &mut *scratch };

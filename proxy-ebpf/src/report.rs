@@ -15,14 +15,14 @@ use proxy_common::engine::{Outcome, Tables as _};
 use proxy_common::packet::PacketView as _;
 
 use crate::maps::{EVENTS, OFFENCES, SWITCHES, THROTTLES};
-use crate::tables::Maps;
+use crate::tables::IN_FORCE;
 use crate::tc::in_place;
 use crate::view::{Frame, opaque};
 
 /// True if the packet is an offence that the daemon counts. Where no limit bans, the verifier knows and removes this.
 #[inline(always)]
 fn is_offence(outcome: Outcome) -> bool {
-    Maps.setting(|s| &s.escalates) != 0 && outcome.reason.is_over_limit()
+    IN_FORCE.setting(|s| &s.escalates) != 0 && outcome.reason.is_over_limit()
 }
 
 /// True if somebody listens, or did lately.
@@ -84,7 +84,7 @@ pub extern "C" fn report_tc(skb: *mut __sk_buff, reason: u32, rule: u32, frame_l
 /// Tells who wants to hear of a packet.
 #[inline(always)]
 fn tell(frame: &Frame, interface: u32, frame_len: u32, outcome: Outcome) {
-    let now_ns = Maps.now_ns();
+    let now_ns = IN_FORCE.now_ns();
     // A listener that died without a word is forgotten.
     if SWITCHES.get(0).is_some_and(|switches| now_ns < switches.listening_until_ns) {
         write(&EVENTS, 0, frame, interface, frame_len, outcome, now_ns);

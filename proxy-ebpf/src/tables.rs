@@ -21,8 +21,13 @@ use crate::maps::{
 };
 use crate::view::Unknown;
 
-/// The maps of this instance.
-pub struct Maps;
+/// The maps of this instance. `WRITES_FLOWS`: what a packet says of the state of its flow is written down.
+pub struct Maps<const WRITES_FLOWS: bool>;
+
+/// As the policy in force sees them.
+pub const IN_FORCE: Maps<true> = Maps;
+/// As a candidate in the shadow of the policy in force sees them: `FLOWS` and `ESTABLISHED` are those of the policy in force.
+pub const IN_SHADOW: Maps<false> = Maps;
 
 /// What [`charge_buckets`] gives for a packet within its limits; no reason has this number.
 const WITHIN: u32 = 255;
@@ -32,7 +37,7 @@ const WITHIN: u32 = 255;
 #[inline(never)]
 pub extern "C" fn charge_buckets(kind: u64, source: u64, amount: u64) -> u32 {
     let charge = Charge::from_words([kind, source, amount]);
-    limiter::charge(&Unknown(amount), &Maps, charge).map_or(WITHIN, |over| over as u32)
+    limiter::charge(&Unknown(amount), &IN_FORCE, charge).map_or(WITHIN, |over| over as u32)
 }
 
 /// What [`is_destination_isolated`] gives where a table is damaged.
@@ -43,7 +48,7 @@ const DAMAGED: u32 = 2;
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn is_destination_isolated(hi: u64, lo: u64, v6: u64) -> u32 {
-    engine::is_isolated(&Maps, Addr { hi, lo }, v6 != 0).map_or(DAMAGED, u32::from)
+    engine::is_isolated(&IN_FORCE, Addr { hi, lo }, v6 != 0).map_or(DAMAGED, u32::from)
 }
 
 /// A line of limiter cells in the kernel.
@@ -69,7 +74,7 @@ impl CellLine for KernelLine {
     }
 }
 
-impl Tables for Maps {
+impl<const WRITES_FLOWS: bool> Tables for Maps<WRITES_FLOWS> {
     type Line = KernelLine;
 
     #[inline(always)]
@@ -181,6 +186,11 @@ impl Tables for Maps {
             Some(flow) => (flow, true),
             None => (FLOWS.get_ptr_mut(key)?, false),
         };
+        if !WRITES_FLOWS {
+            // SAFETY: a live map value, copied as it is: any mix of two updates is a state that one of them could have left.
+            let mut copy = unsafe { flow.read() };
+            return Some(f(&mut copy));
+        }
         // SAFETY: a live map value. Other CPUs may write it too: both fields are single aligned stores, and any
         // mix of two updates is a state that one of them could have left.
         let flow = unsafe { &mut *flow };
@@ -193,6 +203,9 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn put_flow(&self, key: &FlowKey, value: &FlowValue) {
+        if !WRITES_FLOWS {
+            return;
+        }
         if key.protocol == protocol::TCP {
             // The same ports once more: the connection before is over. What fails is that there was none.
             let _ = ESTABLISHED.remove(key);

@@ -2,7 +2,7 @@
 
 use core::cell::Cell;
 
-use aya_ebpf::bindings::TC_ACT_UNSPEC;
+use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_ns};
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
@@ -14,15 +14,15 @@ use crate::deadline::{Overdue, overdue};
 use crate::diagnostics;
 use crate::finish::{finish, is_fault};
 use crate::maps::{PREVIOUS_EGRESS, PREVIOUS_TC, PROBE, STACKED};
-use crate::tables::Maps;
+use crate::tables::IN_FORCE;
 use crate::view::Frame;
-use crate::{reject, report};
+use crate::{reject, report, shadow};
 
 /// Bytes that the engine may want to read; drivers that leave less in the linear part are asked to pull.
 const HEADERS: u32 = 256;
 
 #[inline(always)]
-fn frame(ctx: &TcContext) -> Frame {
+pub fn frame(ctx: &TcContext) -> Frame {
     let len = ctx.len();
     let wanted = if len < HEADERS { len } else { HEADERS };
     if ctx.data() + (wanted as usize) > ctx.data_end() {
@@ -57,7 +57,7 @@ pub fn tc_ingress(ctx: TcContext) -> i32 {
                 // SAFETY: as in `xdp.rs`.
                 unsafe { PREVIOUS_TC.tail_call(&ctx, 0) };
             }
-            engine::ingress(&frame, &Maps)
+            engine::ingress(&frame, &IN_FORCE)
         }
     };
     if is_fault(outcome) {
@@ -68,10 +68,13 @@ pub fn tc_ingress(ctx: TcContext) -> i32 {
             if outcome.reason.is_audit() {
                 report::by_tc(&ctx, &frame, outcome);
             }
+            shadow::after_tc(&ctx, outcome, TC_ACT_UNSPEC);
             TC_ACT_UNSPEC
         }
         Verdict::Drop => {
             report::by_tc(&ctx, &frame, outcome);
+            // Before the packet becomes the answer to it.
+            shadow::after_tc(&ctx, outcome, TC_ACT_SHOT);
             reject::dropped(&ctx, outcome)
         }
     }
@@ -84,7 +87,7 @@ pub fn tc_egress(ctx: TcContext) -> i32 {
         // SAFETY: as in `xdp.rs`.
         unsafe { PREVIOUS_EGRESS.tail_call(&ctx, 0) };
     }
-    engine::egress(&frame(&ctx), &Maps, || is_turned_back(&ctx));
+    engine::egress(&frame(&ctx), &IN_FORCE, || is_turned_back(&ctx));
     TC_ACT_UNSPEC
 }
 

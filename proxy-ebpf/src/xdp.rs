@@ -13,9 +13,9 @@ use crate::deadline::{Overdue, overdue};
 use crate::diagnostics;
 use crate::finish::{finish, is_fault};
 use crate::maps::PREVIOUS_XDP;
-use crate::report;
-use crate::tables::Maps;
+use crate::tables::IN_FORCE;
 use crate::view::Frame;
+use crate::{report, shadow};
 
 /// Judges a packet before the stack sees it. Declared for multi-buffer frames (Linux 5.18), so that jumbo MTUs can attach.
 #[xdp(frags)]
@@ -42,13 +42,13 @@ fn judge(ctx: &XdpContext, buffers: Option<*mut xdp_md>) -> u32 {
                 // array is pinned with it. Then this one judges on, which is better than nobody.
                 unsafe { PREVIOUS_XDP.tail_call(ctx, 0) };
             }
-            engine::ingress(&frame, &Maps)
+            engine::ingress(&frame, &IN_FORCE)
         }
     };
     if is_fault(outcome) {
         diagnostics::fault(ctx);
     }
-    match finish(&frame, outcome) {
+    let action = match finish(&frame, outcome) {
         Verdict::Pass => {
             if outcome.reason.is_audit() {
                 report::by_xdp(ctx, &frame, outcome);
@@ -59,7 +59,9 @@ fn judge(ctx: &XdpContext, buffers: Option<*mut xdp_md>) -> u32 {
             report::by_xdp(ctx, &frame, outcome);
             xdp_action::XDP_DROP
         }
-    }
+    };
+    shadow::after_xdp(ctx, outcome, action);
+    action
 }
 
 /// The floor: what the hook itself costs.

@@ -12,12 +12,13 @@ pub mod label;
 pub mod limit;
 pub mod reason;
 pub mod settings;
+pub mod shadow;
 pub mod switches;
 pub mod trie;
 
 /// Version of every layout in this module. The daemon refuses pinned maps of another version: raise it with
 /// any change to a size, an order, a meaning or a number below.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// What the first element of the pinned `IDENTITY` map holds: whose maps these are.
 #[repr(C)]
@@ -97,6 +98,16 @@ mod pod {
     unsafe impl aya::Pod for super::limit::Line {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::settings::Settings {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::shadow::Carry {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::shadow::Compared {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::shadow::Pair {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::shadow::Place {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::shadow::Seen {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::switches::Switches {}
     // SAFETY: as above.

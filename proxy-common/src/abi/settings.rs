@@ -72,6 +72,10 @@ pub struct Settings {
     pub on_deadline: u32,
     /// 1 if a limit of the policy bans who exceeds it: packets over a limit are then told of as offences. Else 0.
     pub escalates: u32,
+    /// 1 while a candidate runs in the shadow of this instance ([`super::shadow`]): each packet is handed on to it. Else 0.
+    pub shadowed: u32,
+    /// Zero.
+    pub _pad: u32,
 }
 
-const _: () = assert!(size_of::<Settings>() == 128);
+const _: () = assert!(size_of::<Settings>() == 136);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, anyhow};
 
-use super::{Failure, Global, Outcome};
+use super::{Failure, Global, Outcome, shadow};
 use crate::control::client;
 use crate::control::protocol::{Caution, Command, Report, Response};
 use crate::policy;
@@ -24,6 +24,9 @@ use crate::session;
 ///
 /// A policy that would drop the connection that you work by (SSH) is refused, unless --force is given.
 ///
+/// With --shadow nothing that is enforced changes: the policy runs beside the one in force, and `tollgate shadow` shows which
+/// packets it would have treated otherwise.
+///
 /// The file is what SIGHUP applies again from now on; a daemon that is started anew applies the file that it is given.
 ///
 /// If anything is wrong, nothing changes: exit code 2 for a file with errors, 1 if its tests fail, it would shut you out, or
@@ -40,6 +43,9 @@ pub struct Args {
     /// Go back by the kernel's clock after this time, unless `tollgate confirm` comes before: 60s, 5m
     #[arg(long, value_name = "TIME", value_parser = confirmation)]
     confirm: Option<u64>,
+    /// Do not enforce it: run it beside the policy in force and count where the two differ (`tollgate shadow`)
+    #[arg(long, requires = "file", conflicts_with_all = ["revision", "confirm", "force"])]
+    shadow: bool,
     /// Also if it would cut the session that this command runs in
     #[arg(long)]
     force: bool,
@@ -63,7 +69,10 @@ pub fn run(global: &Global, args: &Args) -> Outcome {
     let command = match (&args.file, args.revision) {
         (Some(file), _) => {
             // By its own name, so that errors show the path that was typed; and with or without a daemon.
-            policy::load(file).map_err(|error| Failure::Input(error.to_string()))?;
+            let policy = policy::load(file).map_err(|error| Failure::Input(error.to_string()))?;
+            if args.shadow {
+                return shadow::begin(global, &policy, args.json);
+            }
             Command::Apply { file: std::path::absolute(file).context("the policy's path")?, how }
         }
         (None, Some(revision)) => Command::ApplyRevision { revision, how },

@@ -244,7 +244,7 @@ fn zones(policy: &Policy, source: IpAddr) -> Vec<String> {
 }
 
 /// The line at which the policy defines a service.
-fn line_of(text: &str, service: &str) -> Option<usize> {
+pub(super) fn line_of(text: &str, service: &str) -> Option<usize> {
     let headers = [format!("[services.{service}]"), format!("[services.\"{service}\"]")];
     let is_header = |line: &str| {
         let bare: String = line.split('#').next().unwrap_or_default().split_whitespace().collect();

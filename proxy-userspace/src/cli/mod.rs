@@ -15,6 +15,7 @@ mod proxy_worker;
 mod reading;
 mod rollback;
 mod run;
+mod shadow;
 mod signals;
 mod stats;
 mod status;
@@ -97,6 +98,7 @@ enum Command {
     History(history::Args),
     Explain(explain::Args),
     Stats(stats::Args),
+    Shadow(shadow::Args),
     Ban(ban::Args),
     Unban(unban::Args),
     Bans(bans::Args),
@@ -149,6 +151,7 @@ pub fn main() -> ExitCode {
         Command::History(args) => history::run(&global, &args),
         Command::Explain(args) => explain::run(&global, &args),
         Command::Stats(args) => stats::run(&global, &args),
+        Command::Shadow(args) => shadow::run(&global, &args),
         Command::Ban(args) => ban::run(&global, &args),
         Command::Unban(args) => unban::run(&global, &args),
         Command::Bans(args) => bans::run(&global, &args),

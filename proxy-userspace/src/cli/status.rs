@@ -64,6 +64,16 @@ fn for_people(status: &Status, bpffs: &Path) -> String {
             "waiting"
         );
     }
+    if let Some(shadow) = &status.shadow {
+        let _ = writeln!(
+            text,
+            "{:10} {} since {}, on {} (`tollgate shadow`)",
+            "shadow",
+            shadow.file.display(),
+            shadow.since,
+            shadow.interfaces.join(", ")
+        );
+    }
     let mut interfaces = table(&["interface", "#index", "hook", "mode", "policy"]);
     for one in &status.interfaces {
         let same = one.policy == *policy;

@@ -290,7 +290,8 @@ impl Daemon {
             return Ok(());
         }
         let how = How { confirm: None, missing_ok: true, only_add: true };
-        dataplane::apply(pins, &mut shared, &policy, how)?;
+        let applied = dataplane::apply(pins, &mut shared, &policy, how)?;
+        applied.notes.iter().for_each(|note| log::info!("{note}"));
         *known = own;
         if new.is_empty() {
             log::info!("this host has other addresses; {} goes by them", policy.path.display());

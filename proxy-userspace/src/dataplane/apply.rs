@@ -18,6 +18,7 @@ use super::live;
 use super::object;
 use super::pins::{Pins, remove};
 use super::selftest::{self, Passed};
+use super::shadow;
 use super::shared::Shared;
 use super::stacked;
 use super::took::{Stopwatch, Took};
@@ -115,6 +116,12 @@ fn try_apply(pins: &Pins, shared: &mut Shared, policy: &Policy, how: How) -> Res
     let Passed { tests, trials } = selftest::run(&mut candidate, policy, &compiled)?;
     took.tests = watch.lap();
 
+    // Whatever it was compared with is about to go. Interfaces that appear change nothing of that: see below.
+    if !how.only_add
+        && let Some(file) = shadow::stop(pins)?
+    {
+        notes.push(shadow::ended(&file));
+    }
     if how.confirm.is_some() {
         unconfirmed::begin(pins, &targets)?;
     }
@@ -162,6 +169,9 @@ fn try_apply(pins: &Pins, shared: &mut Shared, policy: &Policy, how: How) -> Res
                 release(pins, &targets, &interfaces)?;
             }
             stacked::refresh(pins, shared, &[])?;
+            if how.only_add {
+                notes.extend(shadow::resume(pins));
+            }
             let programs = loads.into_iter().map(|load| load.ebpf).collect();
             let instance = candidate.live(programs, trials);
             shared.kept.went_live(how.confirm.is_none().then_some(instance));
@@ -201,6 +211,7 @@ pub fn follow_interfaces(pins: &Pins, shared: &mut Shared) -> Result<(), Datapla
         if interfaces::with_index(index)?.is_none() {
             remove(&pins.interface(index))?;
             remove(&pins.unconfirmed_interface(index))?;
+            remove(&pins.shadow_interface(index))?;
         }
     }
     stacked::refresh(pins, shared, &[])
@@ -215,7 +226,7 @@ pub fn fits_host(policy: &Policy, missing_ok: bool) -> Result<(), DataplaneError
 }
 
 /// The interfaces of this host that the policy means.
-fn targets(
+pub(super) fn targets(
     policy: &Policy,
     missing_ok: bool,
     notes: &mut Vec<String>,

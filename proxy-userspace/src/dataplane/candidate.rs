@@ -130,6 +130,19 @@ impl<'a> Candidate<'a> {
         Instance { tables, room, programs, trials }
     }
 
+    /// A load for the programs of a shadow on an interface: the tables, and what `plan` says of everything else.
+    ///
+    /// # Errors
+    /// If the kernel refuses a map.
+    pub(super) fn load_shadow(&self, nth: usize, plan: Plan) -> Result<Ebpf, DataplaneError> {
+        self.plan(plan).settings(self.settings(nth)).load()
+    }
+
+    /// Where its tables are pinned meanwhile.
+    pub(super) const fn staging(&self) -> &Staging {
+        &self.staging
+    }
+
     fn settings(&self, nth: usize) -> Settings {
         self.compiled.settings(nth, self.clock, self.hash_keys)
     }

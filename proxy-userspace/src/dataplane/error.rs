@@ -85,6 +85,9 @@ pub enum DataplaneError {
     /// Somebody else changes the firewall.
     #[error("somebody else is changing the firewall: {0}")]
     Busy(String),
+    /// A candidate can't run in the shadow of what is enforced.
+    #[error("no shadow run: {0}")]
+    NoShadow(String),
     /// There is nothing to be confirmed or taken back.
     #[error("{0}")]
     NothingWaits(&'static str),

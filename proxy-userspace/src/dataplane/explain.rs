@@ -4,25 +4,18 @@
 //! when the question is asked, so that no answer leaves a trace.
 
 use std::borrow::Cow;
-use std::num::NonZeroUsize;
 
-use aya::maps::{Array, HashMap as KernelHashMap, Map, MapData};
-use aya::programs::ProgramInfo;
-use aya::{Ebpf, Pod};
+use aya::Ebpf;
 use proxy_common::abi::flow::{FlowKey, FlowValue, FragmentKey, FragmentValue};
-use proxy_common::abi::limit::{LINES, WAYS};
 use proxy_common::abi::reason::Reason;
-use proxy_common::abi::settings::{DEADLINE_NONE, Settings};
 use proxy_common::abi::switches::Switches;
 use proxy_common::engine::Outcome;
 
+use super::again::{self, copy_hash, read_words, write_words};
 use super::candidate::loaded;
-use super::error::{Context, DataplaneError, at, missing};
-use super::flows;
-use super::live::{self, Enforced, label_rules, program_in_force};
-use super::memory::{fill, with_mapping};
-use super::object::Plan;
-use super::pins::{Pins, TABLES};
+use super::error::DataplaneError;
+use super::live::{Enforced, label_rules, program_in_force};
+use super::pins::Pins;
 use super::trial::{Trial, TrialHook};
 
 /// What programs read of the shared maps and never write.
@@ -60,20 +53,11 @@ impl Explainer {
     pub fn open(pins: &Pins, enforced: &Enforced) -> Result<Self, DataplaneError> {
         let program = program_in_force(pins, enforced)?;
         let staging = pins.stage()?;
-        let mut plan = Plan::new();
-        for name in TABLES {
-            let map = map_of(&program, name)?;
-            let (path, elements) = (staging.table(name), map.info().context(|| name)?.max_entries());
-            map.pin(&path).context(at(&path))?;
-            plan = plan.pinned(name, path).sized(name, elements as usize);
-        }
+        let (mut plan, settings) = again::plan_of(&program, &staging.folder("in-force")?)?;
         for name in READ_ONLY {
             plan = plan.pinned(name, pins.shared_map(name));
         }
-        let constants = Map::Array(map_of(&program, "CONSTANTS")?);
-        let constants: Array<_, Settings> = Array::try_from(constants).context(|| "CONSTANTS")?;
-        let settings = constants.get(&0, 0).context(|| "CONSTANTS")?;
-        let mut ebpf = loaded(&plan, Settings { on_deadline: DEADLINE_NONE, ..settings })?;
+        let mut ebpf = loaded(&plan, settings)?;
         copy_state(pins, &mut ebpf)?;
         let hook = if enforced.attachment.hook() == "xdp" { TrialHook::Xdp } else { TrialHook::Tc };
         let trial = Trial::verified(ebpf, label_rules(&enforced.label), hook)?;
@@ -103,52 +87,14 @@ fn as_tc_sees_it(frame: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-fn map_of(program: &ProgramInfo, name: &str) -> Result<MapData, DataplaneError> {
-    live::map_of(program, name)?.ok_or_else(|| missing(format!("{name} of the program in force")))
-}
-
 fn copy_state(pins: &Pins, ebpf: &mut Ebpf) -> Result<(), DataplaneError> {
     copy_hash::<FlowKey, FlowValue>(pins, ebpf, "FLOWS")?;
     copy_hash::<FlowKey, FlowValue>(pins, ebpf, "ESTABLISHED")?;
     copy_hash::<FragmentKey, FragmentValue>(pins, ebpf, "FRAGMENTS")?;
-    let cells: Vec<u64> = read_words(pins, "CELLS", (LINES * WAYS) as usize)?;
-    write_words(ebpf, "CELLS", &cells)?;
+    again::copy_cells(pins, ebpf)?;
     // Whoever listens to events hears of real packets alone.
     let switches = read_words(pins, "SWITCHES", size_of::<Switches>() / 8)?;
     let silent: Vec<u64> =
         switches.into_iter().enumerate().map(|(at, word)| if at == 0 { 0 } else { word }).collect();
     write_words(ebpf, "SWITCHES", &silent)
-}
-
-fn copy_hash<K: Pod, V: Pod>(pins: &Pins, ebpf: &mut Ebpf, name: &str) -> Result<(), DataplaneError> {
-    let live = flows::open::<K, V>(&pins.shared_map(name))?;
-    let most = live.keys().count();
-    let copy = ebpf.map_mut(name).ok_or_else(|| missing(name))?;
-    let mut copy: KernelHashMap<_, K, V> = KernelHashMap::try_from(copy).context(|| name.to_owned())?;
-    // Entries go while they are read; one more or less of them is as if the question had been asked a little later.
-    for (key, value) in live.iter().take(most).filter_map(Result::ok) {
-        copy.insert(key, value, 0).context(|| name.to_owned())?;
-    }
-    Ok(())
-}
-
-fn read_words(pins: &Pins, name: &str, words: usize) -> Result<Vec<u64>, DataplaneError> {
-    let path = pins.shared_map(name);
-    let map = MapData::from_pin(&path).context(at(&path))?;
-    let mut copy = vec![0; words];
-    let Some(length) = NonZeroUsize::new(words * 8) else { return Ok(copy) };
-    with_mapping(&map, name, length, |memory| {
-        for (at, word) in copy.iter_mut().enumerate() {
-            // SAFETY: within the mapping, which is aligned to a page; volatile, because programs write it meanwhile.
-            *word = unsafe { memory.cast::<u64>().wrapping_add(at).read_volatile() };
-        }
-    })?;
-    Ok(copy)
-}
-
-fn write_words(ebpf: &Ebpf, name: &str, words: &[u64]) -> Result<(), DataplaneError> {
-    match ebpf.map(name) {
-        Some(Map::Array(map)) => fill(map, name, words),
-        _ => Err(missing(name)),
-    }
 }

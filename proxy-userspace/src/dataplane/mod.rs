@@ -10,7 +10,8 @@
 //!   └── shared (state that outlives policies), pins (where it all is)
 //! stacked (interfaces on interfaces), netlink: one dump
 //! sweep: the limiter's housekeeping
-//! explain: the live policy on frames of our own
+//! explain: the live policy on frames of our own; again: how it is loaded once more
+//! shadow: a candidate beside the policy in force, that counts where they differ
 //! bans: who is banned until when; gateways: who must not be
 //! trial: the same programs on frames of our own, never attached
 //! events: dropped packets, to whoever listens; offences: those over a limit that bans, to the daemon
@@ -20,6 +21,7 @@
 //! Nothing here parses a policy, and no process has to stay alive for enforcement to go on.
 
 mod adopt;
+mod again;
 mod apply;
 mod attach;
 mod bans;
@@ -41,6 +43,7 @@ mod object;
 mod offences;
 mod pins;
 mod selftest;
+mod shadow;
 mod shared;
 mod stacked;
 mod sweep;
@@ -66,6 +69,10 @@ pub use interfaces::{HostInterface, addresses as host_addresses, all as host_int
 pub use live::{Enforced, attached, enforced};
 pub use offences::Offences;
 pub use pins::Pins;
+pub use shadow::{
+    Begun, Difference, Differences, ShadowRun, Shadowing, Side, read as read_shadow,
+    running as shadow_running, start as start_shadow, stop as stop_shadow,
+};
 pub use shared::{Shared, now_ns, read_rules};
 pub use sweep::sweep;
 pub use took::{Stopwatch, Took};

@@ -21,6 +21,14 @@ pub const XDP_LINEAR: &str = "xdp_linear";
 pub const TC_INGRESS: &str = "tc_ingress";
 /// Records the flows that this host begins.
 pub const TC_EGRESS: &str = "tc_egress";
+/// Judges by a candidate what `xdp_ingress` has judged.
+pub const XDP_SHADOW: &str = "xdp_shadow";
+/// The same beside `xdp_linear`.
+pub const XDP_SHADOW_LINEAR: &str = "xdp_shadow_linear";
+/// Judges by a candidate what `tc_ingress` has judged.
+pub const TC_SHADOW: &str = "tc_shadow";
+/// The end of `tc_ingress` for a packet that its shadow has seen and that may be answered.
+pub const TC_ANSWER: &str = "tc_answer";
 /// The floor of benchmarks at the XDP hook.
 pub const XDP_EMPTY: &str = "xdp_empty";
 /// The floor of benchmarks at the TC hook.
@@ -90,6 +98,11 @@ pub fn xdp_for_kernel() -> &'static str {
     // A kernel that does not tell its version is taken for a new one: it can refuse, and is believed.
     let old = KernelVersion::current().is_ok_and(|version| version < KernelVersion::new(5, 18, 0));
     if old { XDP_LINEAR } else { XDP_INGRESS }
+}
+
+/// The XDP program for a shadow that this kernel can run: it takes the same frames as [`xdp_for_kernel`].
+pub fn xdp_shadow_for_kernel() -> &'static str {
+    if xdp_for_kernel() == XDP_LINEAR { XDP_SHADOW_LINEAR } else { XDP_SHADOW }
 }
 
 /// Loads an XDP program into the kernel, which verifies it; one that is there already is not verified again.

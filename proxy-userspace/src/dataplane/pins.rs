@@ -6,6 +6,7 @@
 //! <bpffs>/interface-<index>/ANSWERS    what it has answered to rejected packets
 //! <bpffs>/interface-<index>/<hook>     what is attached there, named after hook and mode (see `hook`)
 //! <bpffs>/unconfirmed/                 what was before a policy that waits to be confirmed (see `unconfirmed`)
+//! <bpffs>/shadow/                      a candidate beside the policy in force (see `shadow`)
 //! <bpffs>/staging-<pid>/<MAP>          tables of a candidate until its programs hold them
 //! ```
 //!
@@ -27,6 +28,7 @@ const SHARED: &str = "shared";
 const INTERFACE: &str = "interface-";
 const STAGING: &str = "staging-";
 const UNCONFIRMED: &str = "unconfirmed";
+const SHADOW: &str = "shadow";
 
 /// Maps in `shared`.
 pub const SHARED_MAPS: [&str; 14] = [
@@ -142,6 +144,16 @@ impl Pins {
         self.unconfirmed().join(format!("{INTERFACE}{index}"))
     }
 
+    /// What is kept while a shadow runs: see `shadow`.
+    pub fn shadow(&self) -> PathBuf {
+        self.root.join(SHADOW)
+    }
+
+    /// The same for one interface.
+    pub fn shadow_interface(&self, index: u32) -> PathBuf {
+        self.shadow().join(format!("{INTERFACE}{index}"))
+    }
+
     /// Makes a folder for the tables of a candidate. What earlier candidates have left is removed: only one apply runs
     /// at a time (see `control::lock`).
     ///
@@ -177,6 +189,18 @@ impl Staging {
     /// Where a table is pinned meanwhile.
     pub fn table(&self, name: &str) -> PathBuf {
         self.folder.join(name)
+    }
+}
+
+impl Staging {
+    /// Makes a folder in it for the tables of another policy.
+    ///
+    /// # Errors
+    /// If it can't be made.
+    pub fn folder(&self, name: &str) -> Result<PathBuf, DataplaneError> {
+        let folder = self.folder.join(name);
+        make(&folder)?;
+        Ok(folder)
     }
 }
 

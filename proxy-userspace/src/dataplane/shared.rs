@@ -127,7 +127,7 @@ pub fn read_rules(pins: &Pins) -> Result<Vec<Option<String>>, DataplaneError> {
     names(&Array::try_from(Map::Array(map)).context(|| "RULES")?)
 }
 
-fn names(rules: &Array<MapData, RuleName>) -> Result<Vec<Option<String>>, DataplaneError> {
+pub(super) fn names(rules: &Array<MapData, RuleName>) -> Result<Vec<Option<String>>, DataplaneError> {
     let mut names = Vec::with_capacity(MAX_RULES as usize);
     for id in 0..MAX_RULES {
         let name = rules.get(&id, 0).context(|| "reading RULES")?;

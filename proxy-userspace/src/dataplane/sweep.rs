@@ -5,6 +5,7 @@
 //! limited for up to one burst's time; it is never let through more.
 
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::MapData;
@@ -16,16 +17,19 @@ use super::memory::with_mapping;
 use super::pins::Pins;
 use super::shared::now_ns;
 
-/// Sweeps all cells; gives how many were set to zero.
+/// Sweeps all cells, those of a shadow too; gives how many were set to zero.
 ///
 /// # Errors
 /// If they can't be mapped. None is fine: nothing is enforced then.
 pub fn sweep(pins: &Pins) -> Result<usize, DataplaneError> {
-    let path = pins.shared_map("CELLS");
+    Ok(sweep_map(&pins.shared_map("CELLS"))? + sweep_map(&pins.shadow().join("CELLS"))?)
+}
+
+fn sweep_map(path: &Path) -> Result<usize, DataplaneError> {
     if !path.exists() {
         return Ok(0);
     }
-    let map = MapData::from_pin(&path).context(at(&path))?;
+    let map = MapData::from_pin(path).context(at(path))?;
     let now_ns = now_ns()?;
     let cells = (LINES * WAYS) as usize;
     let Some(length) = NonZeroUsize::new(cells * size_of::<u64>()) else { return Ok(0) };

@@ -144,7 +144,7 @@ impl Trial {
                 "FLOWS" | "ESTABLISHED" => forget::<FlowKey, FlowValue>(map, name)?,
                 "FRAGMENTS" => forget::<FragmentKey, FragmentValue>(map, name)?,
                 // No packet writes to these.
-                "BANS" | "STACKED" => {}
+                "BANS" | "STACKED" | "PAIRS" | "NEWLY_DROPPED" | "NEWLY_PASSED" => {}
                 // Packets write to it, and nobody has said what.
                 _ => return Err(missing(format!("what {name} holds"))),
             }

@@ -266,7 +266,11 @@ fn waiting(pins: &Pins) -> Vec<u32> {
     Pins::new(pins.unconfirmed()).interfaces()
 }
 
-fn pin_program(info: ProgramInfo, attachment: Attachment, pin: &Path) -> Result<(), DataplaneError> {
+pub(super) fn pin_program(
+    info: ProgramInfo,
+    attachment: Attachment,
+    pin: &Path,
+) -> Result<(), DataplaneError> {
     match attachment {
         Attachment::XdpNative | Attachment::XdpGeneric => attach::xdp_of(info)?.pin(pin).context(at(pin)),
         Attachment::Tcx | Attachment::Clsact => attach::classifier_of(info)?.pin(pin).context(at(pin)),

@@ -195,6 +195,7 @@ mod tests {
         Reading {
             stats: Stats { all, interfaces, ..Stats::default() },
             status: Status {
+                shadow: None,
                 enforcing: true,
                 locked_down: false,
                 policy: Some(policy),

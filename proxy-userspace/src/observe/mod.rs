@@ -9,6 +9,7 @@ pub mod metrics;
 mod proxy_metrics;
 pub mod rates;
 pub mod recorded;
+pub mod shadow;
 pub mod stats;
 pub mod status;
 mod words;

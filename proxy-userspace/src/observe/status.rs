@@ -8,10 +8,11 @@ use proxy_common::abi::settings::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::shadow::ShadowStatus;
 use super::words::{self, Word};
 
 use crate::control::{lock, lockdown, server};
-use crate::dataplane::{DataplaneError, Enforced, Pins, enforced, unconfirmed};
+use crate::dataplane::{DataplaneError, Enforced, Pins, enforced, shadow_running, unconfirmed};
 
 /// What passes without being a service and can't be turned off.
 const ALWAYS: [&str; 3] = ["arp", "link-control", "neighbour-discovery"];
@@ -44,6 +45,9 @@ pub struct Status {
     pub interfaces: Vec<InterfaceStatus>,
     /// Seconds that a policy has left to be confirmed in, if one waits; then the one before is in force again.
     pub confirm_within_s: Option<u64>,
+    /// The candidate beside the policy in force, if a shadow runs.
+    #[serde(default)]
+    pub shadow: Option<ShadowStatus>,
     /// What passes without being a service, by that policy.
     #[serde(deserialize_with = "words::many")]
     pub plumbing: Vec<Word>,
@@ -102,6 +106,7 @@ pub fn read(pins: &Pins, run_dir: &Path) -> Result<Status, DataplaneError> {
         policy: enforced.first().map(policy),
         locked_down: enforced.first().is_some_and(|one| one.policy().as_os_str() == lockdown::NAME),
         confirm_within_s: unconfirmed(pins)?.and_then(|waits| waits.left).map(|left| left.as_secs()),
+        shadow: shadow_running(pins)?.as_ref().map(ShadowStatus::from),
         plumbing: enforced.first().map(plumbing).unwrap_or_default(),
         interfaces: enforced.iter().map(interface).collect(),
         daemon: DaemonStatus { running: lock::daemon_runs(run_dir), socket: server::socket(run_dir) },

@@ -283,6 +283,8 @@ fn constants(policy: &Policy, port_classes: u32, ranges: [Range; 2], buckets: &[
         icmp_ns: policy.timeouts.icmp_ns,
         on_deadline: DEADLINE_NONE,
         escalates: u32::from(policy.services.iter().any(|service| policy.escalation(service).is_some())),
+        shadowed: 0,
+        _pad: 0,
     }
 }
 
