@@ -149,8 +149,7 @@ fn builder(connection: &Connection) -> auto::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         // Ours tell a request that comes slowly from none at all.
         .header_read_timeout(None)
-        .max_buf_size(most.saturating_add(AROUND).max(16 << 10))
-        .pipeline_flush(true);
+        .max_buf_size(most.saturating_add(AROUND).max(16 << 10));
     if usize::from(header_count) > HEADERS {
         http1.max_headers(usize::from(header_count));
     }
