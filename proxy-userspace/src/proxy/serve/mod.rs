@@ -22,7 +22,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
-use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 
 use accept::{Door, Phase, Seats};
@@ -78,16 +77,16 @@ pub enum Refused {
 }
 
 /// A plan, ready to be served.
-pub(self) struct State {
+struct State {
     plan: Plan,
     router: Router,
     upstreams: BTreeMap<String, Arc<Upstream>>,
-    tls: BTreeMap<String, Arc<ServerConfig>>,
+    tls: tls::Configs,
     expiries: Vec<Expiry>,
 }
 
 /// What all connections share.
-pub(self) struct Shared {
+struct Shared {
     state: ArcSwap<State>,
     sink: Arc<dyn Sink>,
     counts: Counts,
@@ -122,7 +121,7 @@ impl Shared {
 }
 
 /// Nanoseconds since 1970.
-pub(self) fn unix_ns() -> u64 {
+fn unix_ns() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
