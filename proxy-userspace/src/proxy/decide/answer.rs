@@ -1,4 +1,4 @@
-//! Answers that the proxy makes itself: redirects, fixed ones, refusals. Called by [`super::request`] and, through
+//! Answers that the proxy makes itself: redirects, fixed ones, refusals. Called by [`super::request()`] and, through
 //! [`super::Router::refusal`], by the network side.
 //!
 //! A refusal says its status and one sentence, in plain text: nothing of the request, of the upstream, or of this software.

@@ -1,4 +1,4 @@
-//! Who asks, and what upstreams are told of it. Called by [`super::request`].
+//! Who asks, and what upstreams are told of it. Called by [`super::request()`].
 //!
 //! From a trusted proxy `X-Forwarded-For` is believed, right to left, up to the first address that is not a trusted proxy itself;
 //! from anybody else nothing is, and their own `X-Forwarded-*`, `Forwarded` and `X-Real-IP` go no further.

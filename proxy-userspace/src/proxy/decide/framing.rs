@@ -1,5 +1,5 @@
 //! Whether a head says one thing about its body: `Transfer-Encoding`, `Content-Length`, `Expect`, and what HTTP/2 does not have.
-//! Called by [`super::request`] and [`super::response`].
+//! Called by [`super::request()`] and [`super::response()`].
 
 use http::header::{self, HeaderMap};
 use http::request::Parts;

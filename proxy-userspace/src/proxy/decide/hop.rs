@@ -1,5 +1,5 @@
 //! Headers that end here: hop-by-hop ones (RFC 9110 7.6.1), and names that upstreams could take for others. Called by
-//! [`super::request`] and [`super::response`].
+//! [`super::request()`] and [`super::response()`].
 
 use http::header::{self, HeaderMap, HeaderName};
 

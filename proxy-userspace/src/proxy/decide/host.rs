@@ -1,4 +1,4 @@
-//! Which host a request is for: one valid `uri-host [":" port]`, or none. Called by [`super::request`].
+//! Which host a request is for: one valid `uri-host [":" port]`, or none. Called by [`super::request()`].
 //!
 //! Routes are found by the validated name alone; the upstream gets what was validated, as the client sent it (RFC 9110 7.2,
 //! RFC 9112 3.2). Names are letters, digits, `-`, `_` and `.`: what RFC 3986 allows beyond them (percent-encoding, `!$&'()*+,;=`)
@@ -119,6 +119,7 @@ fn port(text: &str) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use http::Request;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -243,6 +244,19 @@ mod tests {
             [("[::1]", "::1"), ("0:0::1", "::1"), ("A.example.", "a.example"), ("10.0.0.1", "10.0.0.1")]
         {
             assert_eq!(of_route(text), name);
+        }
+    }
+
+    proptest! {
+        /// What is taken for a host is in a form that can stand in a URL and means the same there.
+        #[test]
+        fn what_is_read_is_read_again(text in "[a-cA-C0-9.:_@/ %-]{0,12}|[0-9.]{5,9}(:[0-9]{0,6})?|\\[[0-9a-f:.]{0,12}\\](:[0-9]{0,6})?") {
+            if let Some(host) = Host::parse(text.as_bytes()) {
+                prop_assert!(!text.contains(['@', '/', ' ', '%']), "{}", text);
+                let again = Host { name: host.name.clone(), port: None };
+                prop_assert_eq!(Host::parse(host.in_url().as_bytes()), Some(again));
+                prop_assert_eq!(of_route(&host.in_url()), host.name);
+            }
         }
     }
 }

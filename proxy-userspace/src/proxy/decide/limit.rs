@@ -1,4 +1,4 @@
-//! The limit on requests of one source: GCRA in exact nanoseconds over a table of fixed size. Called by [`super::request`].
+//! The limit on requests of one source: GCRA in exact nanoseconds over a table of fixed size. Called by [`super::request()`].
 //!
 //! A source has one cell, the time at which it will have paid for what it sent. The table has sets of eight cells; a source's set
 //! follows from a keyed hash, so that nobody can aim. In a full set the cell that owes least gives way. What it owed is forgotten only

@@ -50,7 +50,7 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     zone: Option<&'a str>,
     listener: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(flatten)]
     asked: Option<Question<'a>>,
     status: u16,
     received: u64,
@@ -277,7 +277,7 @@ mod tests {
         let found: Value = serde_json::from_str(&lined(LogFormat::Json, &full)).expect("JSON");
         let expected = json!({
             "time": "2023-11-14T22:13:20.123456Z", "peer": "10.0.0.1", "client": "192.0.2.1", "zone": "lan", "listener": "web",
-            "asked": { "method": "GET", "target": "/a?b", "version": "HTTP/1.1", "host": "a.example", "id": "id-1" },
+            "method": "GET", "target": "/a?b", "version": "HTTP/1.1", "host": "a.example", "id": "id-1",
             "status": 200, "received": 5, "sent": 12, "duration_ms": 1.234, "upstream_ms": 1.0, "route": "crm",
             "upstream": "127.0.0.1:8082", "reason": "upstream-broke",
             "tls": { "version": "TLSv1.3", "cipher": "C", "sni": "a.example" },
@@ -290,7 +290,7 @@ mod tests {
         let client = client("192.0.2.1");
         let bad = Record { status: 400, reason: Some(Reason::BadRequest), ..record(&client, None) };
         let found: Value = serde_json::from_str(&lined(LogFormat::Json, &bad)).expect("JSON");
-        assert_eq!((&found["asked"], &found["reason"]), (&Value::Null, &json!("bad-request")));
+        assert_eq!((&found["method"], &found["reason"]), (&Value::Null, &json!("bad-request")));
         let expected = r#"192.0.2.1 - - [14/Nov/2023:22:13:20 +0000] "" 400 12 "-" "-""#;
         assert_eq!(lined(LogFormat::Combined, &bad), expected);
     }
@@ -318,10 +318,7 @@ mod tests {
             );
             assert_eq!(lined(LogFormat::Combined, &record), expected);
             let found: Value = serde_json::from_str(&lined(LogFormat::Json, &record)).expect("JSON");
-            assert_eq!(
-                (&found["asked"]["user_agent"], &found["asked"]["referer"]),
-                (&json!(plain), &json!(plain))
-            );
+            assert_eq!((&found["user_agent"], &found["referer"]), (&json!(plain), &json!(plain)));
         }
     }
 

@@ -3,10 +3,10 @@
 //! No I/O, no sockets, no clock: `now_ns` is an argument, any clock that only goes forward. What a connection does:
 //!
 //! 1. [`Client`] once, after the handshake.
-//! 2. For each request [`request`]: it gives what is to be logged ([`Asked`]) and a [`Decision`]. Whoever wants hyper's
+//! 2. For each request [`request()`]: it gives what is to be logged ([`Asked`]) and a [`Decision`]. Whoever wants hyper's
 //!    `OnUpgrade` takes it out of the request before: extensions are not passed on.
 //! 3. [`Decision::Forward`]: send [`Forward::head`] to the route's upstream, stop bodies at [`Forward::body_limit`], and give
-//!    the upstream's head to [`response`]. Trailers are never passed on, either way.
+//!    the upstream's head to [`response()`]. Trailers are never passed on, either way.
 //! 4. [`Decision::Answer`], or [`Router::refusal`] for what fails later (upstream down, body too long, …): send it.
 //! 5. [`Router::offence`] with the reason of each refusal; it says when the peer is to be banned.
 //! 6. [`log::line`] when the answer has been sent.

@@ -83,13 +83,18 @@ impl Reason {
 
     /// Whether the connection ends after the answer: when what follows on it can't be told, or should not be read.
     pub fn closes(self) -> bool {
-        match self {
-            Self::Redirected | Self::Responded | Self::RateLimited | Self::NoRoute | Self::MethodRefused => {
-                false
-            }
-            Self::UpstreamDown | Self::UpstreamTimeout | Self::UpstreamInvalid | Self::UpstreamBroke => false,
-            _ => true,
-        }
+        !matches!(
+            self,
+            Self::Redirected
+                | Self::Responded
+                | Self::RateLimited
+                | Self::NoRoute
+                | Self::MethodRefused
+                | Self::UpstreamDown
+                | Self::UpstreamTimeout
+                | Self::UpstreamInvalid
+                | Self::UpstreamBroke
+        )
     }
 }
 

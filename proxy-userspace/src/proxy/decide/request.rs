@@ -3,7 +3,6 @@
 //! The order: what the head says of itself (version, method, sizes, framing), host, target, route; then what the route does: its
 //! limit, the body's length, its action. Requests that are refused before the route was found are charged to no limit.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::request::Parts;
@@ -98,7 +97,9 @@ fn acceptable(router: &Router, head: &Parts, body: Option<u64>) -> Result<Option
     if !matches!(head.version, Version::HTTP_10 | Version::HTTP_11 | Version::HTTP_2) {
         return Err(Reason::VersionRefused);
     }
-    if matches!(head.method.as_str(), "CONNECT" | "TRACE" | "TRACK") {
+    // Methods are told apart by case, but not by every server.
+    if ["CONNECT", "TRACE", "TRACK"].iter().any(|refused| head.method.as_str().eq_ignore_ascii_case(refused))
+    {
         return Err(Reason::MethodRefused);
     }
     let sizes = &router.common.sizes;
@@ -172,10 +173,11 @@ fn rewrite_headers(
 
 /// HTTP/2 may send each cookie by itself; HTTP/1.1 has one line (RFC 9113 8.2.3).
 fn join_cookies(headers: &mut header::HeaderMap) {
+    if headers.get_all(header::COOKIE).iter().nth(1).is_none() {
+        return;
+    }
     let lines: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
-    if lines.len() > 1
-        && let Ok(joined) = HeaderValue::from_bytes(&lines.join(&b"; "[..]))
-    {
+    if let Ok(joined) = HeaderValue::from_bytes(&lines.join(&b"; "[..])) {
         headers.insert(header::COOKIE, joined);
     }
 }
@@ -193,11 +195,11 @@ fn local_host(client: &Client) -> HeaderValue {
 }
 
 /// Sets version, target and host as the upstream's protocol has them.
-fn address(head: &mut Parts, route: &RouteState, host: HeaderValue, target: &Cow<'_, str>) -> Result<(), ()> {
+fn address(head: &mut Parts, route: &RouteState, host: HeaderValue, target: &str) -> Result<(), ()> {
     let path = match head.uri.path_and_query() {
         // Shared with what was parsed.
-        Some(path) if path.as_str() == target.as_ref() => path.clone(),
-        _ => PathAndQuery::try_from(target.as_ref()).map_err(|_| ())?,
+        Some(path) if path.as_str() == target => path.clone(),
+        _ => PathAndQuery::try_from(target).map_err(|_| ())?,
     };
     let mut parts = http::uri::Parts::default();
     parts.path_and_query = Some(path);

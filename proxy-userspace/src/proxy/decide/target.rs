@@ -1,4 +1,4 @@
-//! The path that routes are found by, and the target that is passed on. Called by [`super::request`].
+//! The path that routes are found by, and the target that is passed on. Called by [`super::request()`].
 //!
 //! Routes match the path as most servers understand it: percent-decoded once, runs of slashes merged, dot segments resolved. So
 //! `/a/../admin`, `/a/%2e%2e/admin`, `/a/..%2fadmin` and `//admin` are all `/admin`. The upstream gets the target as it was sent.
@@ -89,6 +89,9 @@ pub(super) fn for_matching(path: &str) -> Result<Cow<'_, [u8]>, Reason> {
 
 #[cfg(test)]
 mod tests {
+    use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -174,6 +177,20 @@ mod tests {
             ("https://a/abc", Version::HTTP_2, 4),
         ] {
             assert_eq!(length(&uri.parse().expect("a URI"), version), expected, "{uri}");
+        }
+    }
+
+    proptest! {
+        /// What is matched has neither dot segments nor empty ones left, and is its own normal form once it is escaped again.
+        #[test]
+        fn what_is_matched_is_normal(path in "/([a-b./%]|%2[eEfF]|%5c|%61){0,24}") {
+            if let Ok(normal) = for_matching(&path) {
+                prop_assert!(normal.starts_with(b"/") && !normal.windows(2).any(|two| two == b"//"), "{:?}", normal);
+                let mut segments = normal.split(|byte| *byte == b'/');
+                prop_assert!(!segments.any(|segment| segment == b"." || segment == b".."), "{:?}", normal);
+                let escaped = percent_encode(&normal, NON_ALPHANUMERIC).to_string().replace("%2F", "/");
+                prop_assert_eq!(for_matching(&escaped), Ok(normal));
+            }
         }
     }
 }
