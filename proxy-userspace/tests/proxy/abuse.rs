@@ -1,10 +1,14 @@
 //! Limits: connections, sizes, and requests that are not HTTP.
 
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::Request;
 use tollgate::proxy::plan::{Escalation, Plan};
 
 use crate::backend::{Backend, a_moment, says};
-use crate::client::{GET, Wire};
-use crate::stage::{Stage, upstream};
+use crate::client::{self, GET, Wire};
+use crate::stage::{Stage, upstream, within};
+use crate::tls::{config, encrypted};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_has_so_many_connections_and_no_more() {
@@ -124,4 +128,56 @@ async fn what_is_no_http_is_counted_and_noted() {
     a_moment().await;
     // Loopback is never banned.
     assert!(stage.notes.bans.lock().expect("notes").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http2_has_the_same_limits_and_its_connection_goes_on() {
+    let backend = Backend::that(says("hello")).await;
+    let stage = encrypted(&backend, small).await;
+    let wire = client::tls(stage.address, "a.example", config(&["h2"])).await.expect("a handshake");
+    let (mut sender, _task) = client::http2(wire.stream).await;
+    let request = |path: &str, header: usize, body: usize| {
+        Request::post(format!("https://a.example{path}"))
+            .header("a", "x".repeat(header))
+            .body(Full::new(Bytes::from(vec![b'x'; body])))
+            .expect("a request")
+    };
+    let long = format!("/{}", "x".repeat(1_001));
+    for (request, status) in [
+        (request("/", 1, 1_000), 200),
+        (request("/", 1, 1_001), 413),
+        (request("/", 1, 100_000), 413),
+        (request("/", 4_500, 0), 431),
+        (request("/", 12_000, 0), 431),
+        (request(&long, 1, 0), 414),
+        (request("/", 1, 1_000), 200),
+    ] {
+        let response = within(sender.send_request(request)).await.expect("an answer");
+        assert_eq!(response.status(), status);
+    }
+    assert_eq!(backend.log.heads().len(), 2);
+    assert_eq!(stage.service.snapshot().accepted, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_http2_client_that_resets_what_it_begins_is_shut_out() {
+    let backend = Backend::that(says("hello")).await;
+    let stage = encrypted(&backend, |_| {}).await;
+    let mut wire = client::tls(stage.address, "a.example", config(&["h2"])).await.expect("a handshake");
+    let frame = |kind: u8, flags: u8, stream: u32, payload: &[u8]| {
+        let length = u32::try_from(payload.len()).expect("small").to_be_bytes();
+        [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+    };
+    wire.send([b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(4, 0, 0, &[])].concat()).await;
+    // GET, https, /, and a.example as authority, without a table.
+    let head = [&[0x82, 0x87, 0x84, 0x01, 9][..], b"a.example"].concat();
+    let mut flood = Vec::new();
+    for number in 0..2_000 {
+        flood.extend(frame(1, 5, 2 * number + 1, &head));
+        flood.extend(frame(3, 0, 2 * number + 1, &[0, 0, 0, 8]));
+    }
+    wire.send(flood).await;
+    assert!(wire.is_closed().await);
+    stage.until("the connection is gone", |stage| stage.service.snapshot().connections == 0).await;
+    assert!(backend.log.heads().len() < 1_000, "{} of 2000", backend.log.heads().len());
 }

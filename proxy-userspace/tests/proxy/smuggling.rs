@@ -60,9 +60,17 @@ async fn no_second_request_arrives() {
         let stage = Stage::before(backend.address);
         let mut wire = Wire::to(stage.address).await;
         let reply = wire.ask(format!("POST /seen HTTP/1.1\r\nHost: a.example\r\n{rest}")).await;
-        assert!(name == "trailers with a length" || (400..=501).contains(&reply.status), "{name}: {reply:?}");
+        match name {
+            // hyper drops the length, as RFC 9112 6.3 lets a proxy do that closes the connection afterwards.
+            "CL.TE" | "TE.CL" => assert!(
+                reply.status >= 400 || reply.head.to_ascii_lowercase().contains("connection: close"),
+                "{name}: {reply:?}"
+            ),
+            "trailers with a length" => assert_eq!(reply.status, 200, "{name}"),
+            _ => assert!((400..=501).contains(&reply.status), "{name}: {reply:?}"),
+        }
         // The rest is not taken for a request, and the connection is over.
-        if reply.status != 200 {
+        if name != "trailers with a length" {
             assert!(wire.try_reply().await.is_none(), "{name}: another answer");
         }
         a_moment().await;

@@ -77,14 +77,17 @@ fn config_of(alpn: &[&str], versions: &[&'static SupportedProtocolVersion]) -> A
     Arc::new(config)
 }
 
-/// A certificate for these names: chain, key, and the certificate itself.
-fn made(names: &[&str]) -> (Vec<u8>, Vec<u8>, Vec<u8>) {
+/// Chain, key, and the certificate itself.
+type Set = (Vec<u8>, Vec<u8>, Vec<u8>);
+
+/// A certificate for these names.
+fn made(names: &[&str]) -> Set {
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     let made = rcgen::generate_simple_self_signed(names).expect("a certificate");
     (made.cert.pem().into(), made.signing_key.serialize_pem().into(), made.cert.der().to_vec())
 }
 
-fn files(sets: &[(&str, &(Vec<u8>, Vec<u8>, Vec<u8>))]) -> Certificates {
+fn files(sets: &[(&str, &Set)]) -> Certificates {
     let mut files = Certificates::default();
     for (name, (chain, key, _)) in sets {
         files.insert(format!("{name}.pem").into(), Ok(chain.clone()));

@@ -35,26 +35,14 @@ pub(super) enum Phase {
 
 /// A socket that takes connections, and a hand on those that it took.
 pub(super) struct Door {
-    name: Arc<Mutex<Arc<str>>>,
     phase: watch::Sender<Phase>,
 }
 
 impl Door {
-    pub(super) fn open(
-        name: Arc<str>,
-        address: SocketAddr,
-        socket: TcpListener,
-        shared: Arc<Shared>,
-    ) -> Self {
-        let name = Arc::new(Mutex::new(name));
+    pub(super) fn open(address: SocketAddr, socket: TcpListener, shared: Arc<Shared>) -> Self {
         let (phase, phases) = watch::channel(Phase::Serving);
-        tokio::spawn(listen(socket, address, Arc::clone(&name), phases, shared));
-        Self { name, phase }
-    }
-
-    /// The plan calls the listener of this address something else now.
-    pub(super) fn rename(&self, name: Arc<str>) {
-        *self.name.lock().unwrap_or_else(PoisonError::into_inner) = name;
+        tokio::spawn(listen(socket, address, phases, shared));
+        Self { phase }
     }
 
     pub(super) fn turn(&self, phase: Phase) {
@@ -132,8 +120,7 @@ impl Drop for Seat {
 
 async fn listen(
     socket: TcpListener,
-    local: SocketAddr,
-    name: Arc<Mutex<Arc<str>>>,
+    bound: SocketAddr,
     mut phases: watch::Receiver<Phase>,
     shared: Arc<Shared>,
 ) {
@@ -147,14 +134,13 @@ async fn listen(
         match accepted {
             Ok((stream, peer)) => {
                 troubled = false;
-                let name = Arc::clone(&name.lock().unwrap_or_else(PoisonError::into_inner));
-                admit(stream, peer, local, name, &phases, &shared);
+                admit(stream, peer, bound, &phases, &shared);
             }
             Err(error) if left(&error) => {}
             Err(error) => {
                 // Once, not ten times a second.
                 if !troubled {
-                    log::error!("{local}: no connections can be taken: {error}");
+                    log::error!("{bound}: no connections can be taken: {error}");
                 }
                 troubled = true;
                 sleep(PAUSE).await;
@@ -173,12 +159,12 @@ fn admit(
     stream: TcpStream,
     peer: SocketAddr,
     bound: SocketAddr,
-    listener: Arc<str>,
     phases: &watch::Receiver<Phase>,
     shared: &Arc<Shared>,
 ) {
     let state = shared.state.load_full();
-    let Some(plan) = state.plan.listeners.get(&*listener) else { return };
+    // Not there: the listener has just gone.
+    let Some(listener) = state.addresses.get(&bound).cloned() else { return };
     let common = &state.plan.common;
     let per_source = (!state.router.trusts(peer.ip())).then_some(common.max_connections_per_source);
     let Some(seat) = shared.seats.take(peer.ip(), common.max_connections, per_source) else {
@@ -193,7 +179,6 @@ fn admit(
     }
     let client = Client { listener, peer, local: stream.local_addr().unwrap_or(bound), tls: None };
     let config = state.tls.get(&*client.listener).cloned();
-    debug_assert_eq!(config.is_some(), plan.tls.is_some());
     tokio::spawn(attend(stream, client, seat, config, state, phases.clone(), Arc::clone(shared)));
 }
 

@@ -2,14 +2,14 @@
 //! without a request. Called by [`super::accept`]; each request goes to [`super::exchange`].
 
 use std::convert::Infallible;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::StatusCode;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -41,6 +41,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 const HEADERS: usize = 100;
 /// The method, the version and line ends.
 const AROUND: usize = 1 << 10;
+/// hyper wants 8 KiB at least; bodies are read in parts of this size.
+const LEAST_BUFFER: usize = 16 << 10;
 
 /// What is known of a connection.
 pub(super) struct Connection {
@@ -73,28 +75,43 @@ impl Connection {
     }
 }
 
-/// Serves a connection until it ends.
+/// Serves a connection until it ends. What is spoken was settled in the handshake: hyper-util's server that finds out by itself
+/// would speak HTTP/2 to whoever begins with it, also where the plan does not want it.
 pub(super) async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     connection: Arc<Connection>,
+    phases: watch::Receiver<Phase>,
+) {
+    let served = Arc::clone(&connection);
+    let service = service_fn(move |request| {
+        let connection = Arc::clone(&served);
+        async move { Ok::<_, Infallible>(exchange(connection, request).await) }
+    });
+    let stream = TokioIo::new(stream);
+    if connection.http2 {
+        let serving = http2(&connection).serve_connection(stream, service);
+        drive(serving, |serving| serving.graceful_shutdown(), connection, phases).await;
+    } else {
+        let serving = http1(&connection).serve_connection(stream, service).with_upgrades();
+        drive(serving, |serving| serving.graceful_shutdown(), connection, phases).await;
+    }
+}
+
+/// `finish` tells the connection to end after what it does now.
+async fn drive<S: Future<Output = hyper::Result<()>>>(
+    serving: S,
+    finish: impl Fn(Pin<&mut S>),
+    connection: Arc<Connection>,
     mut phases: watch::Receiver<Phase>,
 ) {
-    let builder = builder(&connection);
-    let mut serving = {
-        let connection = Arc::clone(&connection);
-        let service = service_fn(move |request| {
-            let connection = Arc::clone(&connection);
-            async move { Ok::<_, Infallible>(exchange(connection, request).await) }
-        });
-        pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned())
-    };
+    let mut serving = pin!(serving);
     let mut look = pin!(sleep(Duration::ZERO));
     // The listener may have gone during the handshake.
     let (mut phase, mut told) = (*phases.borrow_and_update(), false);
     loop {
         match phase {
             Phase::Draining if !told => {
-                serving.as_mut().graceful_shutdown();
+                finish(serving.as_mut());
                 told = true;
             }
             Phase::Serving | Phase::Draining => {}
@@ -105,7 +122,7 @@ pub(super) async fn serve(
             () = look.as_mut() => match connection.progress.verdict(&connection.timeouts, connection.http2) {
                 Verdict::Fine(until) => look.as_mut().reset(until),
                 Verdict::Idle => {
-                    serving.as_mut().graceful_shutdown();
+                    finish(serving.as_mut());
                     // A client that does not read the farewell has no more time.
                     let _ = timeout(FAREWELL, serving.as_mut()).await;
                     return;
@@ -120,41 +137,44 @@ pub(super) async fn serve(
     }
 }
 
-fn builder(connection: &Connection) -> auto::Builder<TokioExecutor> {
-    let Sizes { target, headers, header_count, .. } = connection.sizes;
-    let most =
-        usize::try_from(target).unwrap_or(usize::MAX).saturating_add(usize::try_from(headers).unwrap_or(0));
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    if connection.http2 {
-        let idle = Duration::from_millis(connection.timeouts.idle_ms);
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(STREAMS)
-            .max_pending_accept_reset_streams(RESETS)
-            .max_local_error_reset_streams(OWN_RESETS)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_send_buf_size(SEND_BUFFER)
-            // A list counts 32 bytes a field beside what it says (RFC 9113 6.5.2).
-            .max_header_list_size(
-                u32::try_from(most + 32 * (usize::from(header_count) + 4)).unwrap_or(u32::MAX),
-            )
-            .keep_alive_interval((idle / 2).max(Duration::from_secs(1)))
-            .keep_alive_timeout(PING_PATIENCE);
-        return builder.http2_only();
-    }
-    let mut http1 = builder.http1();
-    http1
+fn most_bytes(sizes: &Sizes) -> usize {
+    let bytes = |size: u32| usize::try_from(size).unwrap_or(usize::MAX);
+    bytes(sizes.target).saturating_add(bytes(sizes.headers))
+}
+
+fn http1(connection: &Connection) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
         .timer(TokioTimer::new())
         // Ours tell a request that comes slowly from none at all.
         .header_read_timeout(None)
-        .max_buf_size(most.saturating_add(AROUND).max(16 << 10))
-        .pipeline_flush(true);
-    if usize::from(header_count) > HEADERS {
-        http1.max_headers(usize::from(header_count));
+        // Not `pipeline_flush`: it buffers without bound, and says nothing of what can't be parsed.
+        .max_buf_size(most_bytes(&connection.sizes).saturating_add(AROUND).max(LEAST_BUFFER));
+    let headers = usize::from(connection.sizes.header_count);
+    if headers > HEADERS {
+        builder.max_headers(headers);
     }
-    builder.http1_only()
+    builder
+}
+
+fn http2(connection: &Connection) -> http2::Builder<TokioExecutor> {
+    // A list counts 32 bytes a field beside what it says (RFC 9113 6.5.2); four fields stand for the first line.
+    let fields = 32 * (usize::from(connection.sizes.header_count) + 4);
+    let list = most_bytes(&connection.sizes).saturating_add(fields);
+    let idle = Duration::from_millis(connection.timeouts.idle_ms);
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .max_pending_accept_reset_streams(RESETS)
+        .max_local_error_reset_streams(OWN_RESETS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_header_list_size(u32::try_from(list).unwrap_or(u32::MAX))
+        .keep_alive_interval((idle / 2).max(Duration::from_secs(1)))
+        .keep_alive_timeout(PING_PATIENCE);
+    builder
 }
 
 /// The connection ends in the middle of whatever it does.
@@ -164,10 +184,12 @@ fn cut(connection: &Connection, reason: Reason) {
 }
 
 /// Looks into why it ended. hyper has answered by itself what could not be parsed.
-fn ended(connection: &Connection, outcome: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
+fn ended(connection: &Connection, outcome: Result<(), hyper::Error>) {
     let Err(error) = outcome else { return };
     log::debug!("{}: {error}", connection.client.peer);
-    let Some(error) = error.downcast_ref::<hyper::Error>().filter(|error| error.is_parse()) else { return };
+    if !error.is_parse() {
+        return;
+    }
     let reason = if error.is_parse_too_large() { Reason::HeaderTooLarge } else { Reason::BadRequest };
     let state = connection.shared.state.load_full();
     connection.shared.offence(&state, &connection.client, reason, None);

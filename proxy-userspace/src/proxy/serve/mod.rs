@@ -22,7 +22,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
-use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 
 use accept::{Door, Phase, Seats};
@@ -80,16 +79,18 @@ pub enum Refused {
 }
 
 /// A plan, ready to be served.
-pub(self) struct State {
+struct State {
     plan: Plan,
     router: Router,
     upstreams: BTreeMap<String, Arc<Upstream>>,
-    tls: BTreeMap<String, Arc<ServerConfig>>,
+    tls: tls::Configs,
+    /// Listeners by address: a listener may get another name under connections that come in.
+    addresses: BTreeMap<SocketAddr, Arc<str>>,
     expiries: Vec<Expiry>,
 }
 
 /// What all connections share.
-pub(self) struct Shared {
+struct Shared {
     state: ArcSwap<State>,
     sink: Arc<dyn Sink>,
     counts: Counts,
@@ -124,7 +125,7 @@ impl Shared {
 }
 
 /// Nanoseconds since 1970.
-pub(self) fn unix_ns() -> u64 {
+fn unix_ns() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -162,9 +163,9 @@ impl Service {
             id: u64::from_ne_bytes(id),
             next_id: AtomicU64::new(0),
         });
-        let doors = opened.into_iter().map(|(address, (name, socket))| {
-            (address, Door::open(name.as_str().into(), address, socket, Arc::clone(&shared)))
-        });
+        let doors = opened
+            .into_iter()
+            .map(|(address, socket)| (address, Door::open(address, socket, Arc::clone(&shared))));
         let doors = Mutex::new(doors.collect());
         let swept = Arc::downgrade(&shared);
         tokio::spawn(async move {
@@ -193,25 +194,18 @@ impl Service {
         let before = self.shared.state.load_full();
         let state = prepare(plan, certificates, &self.shared.tickets, Some(&before))?;
         let opened = assign(&state.plan, sockets, &doors)?;
-        let mut wanted = BTreeMap::new();
-        for (name, listener) in &state.plan.listeners {
-            wanted.extend(listener.bind.iter().map(|address| (*address, name.clone())));
-        }
-        self.shared.state.store(Arc::new(state));
+        let state = Arc::new(state);
+        self.shared.state.store(Arc::clone(&state));
         let drained = Duration::from_millis(before.plan.common.timeouts.drain_ms);
-        doors.retain(|address, door| match wanted.get(address) {
-            Some(name) => {
-                door.rename(name.as_str().into());
-                true
-            }
-            None => {
+        doors.retain(|address, door| {
+            let stays = state.addresses.contains_key(address);
+            if !stays {
                 door.leave(drained);
-                false
             }
+            stays
         });
-        for (address, (name, socket)) in opened {
-            doors
-                .insert(address, Door::open(name.as_str().into(), address, socket, Arc::clone(&self.shared)));
+        for (address, socket) in opened {
+            doors.insert(address, Door::open(address, socket, Arc::clone(&self.shared)));
         }
         Ok(())
     }
@@ -281,10 +275,15 @@ fn prepare(
         Some(before) => before.router.succeed(&plan),
         None => Router::new(&plan),
     };
-    Ok(State { plan, router, upstreams, tls, expiries })
+    let mut addresses = BTreeMap::new();
+    for (name, listener) in &plan.listeners {
+        let name = Arc::<str>::from(name.as_str());
+        addresses.extend(listener.bind.iter().map(|address| (*address, Arc::clone(&name))));
+    }
+    Ok(State { plan, router, upstreams, tls, addresses, expiries })
 }
 
-type Opened = BTreeMap<SocketAddr, (String, tokio::net::TcpListener)>;
+type Opened = BTreeMap<SocketAddr, tokio::net::TcpListener>;
 
 /// Which socket is for which address that is not open yet.
 fn assign(
@@ -306,7 +305,7 @@ fn assign(
     for (name, listener) in &plan.listeners {
         for address in listener.bind.iter().filter(|address| !doors.contains_key(address)) {
             let no_socket = || Refused::NoSocket { listener: name.clone(), address: *address };
-            opened.insert(*address, (name.clone(), given.remove(address).ok_or_else(no_socket)?));
+            opened.insert(*address, given.remove(address).ok_or_else(no_socket)?);
         }
     }
     Ok(opened)

@@ -96,13 +96,16 @@ pub struct Expiry {
     pub not_after: i64,
 }
 
-/// TLS of each listener that has it, by name, and when the certificates end.
+/// TLS of listeners, by name.
+pub(super) type Configs = BTreeMap<String, Arc<ServerConfig>>;
+
+/// TLS of each listener that has it, and when the certificates end.
 pub(super) fn listeners(
     plan: &Plan,
     files: &Certificates,
     tickets: &Tickets,
     now: i64,
-) -> Result<(BTreeMap<String, Arc<ServerConfig>>, Vec<Expiry>), Invalid> {
+) -> Result<(Configs, Vec<Expiry>), Invalid> {
     let (mut configs, mut expiries) = (BTreeMap::new(), Vec::new());
     for (name, listener) in &plan.listeners {
         let Some(tls) = &listener.tls else { continue };
@@ -312,7 +315,8 @@ mod tests {
     fn says_what_is_wrong_with_a_file() {
         let ((chain, key), (_, other)) = (made(&["a.example"]), made(&["a.example"]));
         let half = |text: &str| text[..text.len() / 2].to_owned();
-        let cases: [(Result<&str, &str>, Result<&str, &str>, &str, &str); 6] = [
+        type Contents<'a> = Result<&'a str, &'a str>;
+        let cases: [(Contents<'_>, Contents<'_>, &str, &str); 6] = [
             (Ok(&chain), Ok(&other), "key", "does not go with the certificate in chain"),
             (Ok(&half(&chain)), Ok(&key), "chain", "is not whole"),
             (Ok(&chain), Ok(&half(&key)), "key", "no whole private key"),

@@ -147,18 +147,25 @@ impl Lease {
             }
             return Ok((sender, false));
         }
-        while !fresh {
-            let taken = server.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let Some(Idle { mut sender, since }) = taken else { break };
+        if !fresh && let Some(sender) = self.kept().await {
+            return Ok((Sender::Http1(sender), true));
+        }
+        connect(&server.address, plan.protocol, limit).await.map(|sender| (sender, false))
+    }
+
+    /// A connection that was kept and is still good.
+    async fn kept(&self) -> Option<http1::SendRequest<RequestBody>> {
+        loop {
+            let Idle { mut sender, since } =
+                self.server().idle.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
             if since.elapsed() >= self.upstream.kept_for() || sender.is_closed() {
                 continue;
             }
             // Its answer is complete; its task may still have to notice.
             if sender.is_ready() || matches!(timeout(SETTLING, sender.ready()).await, Ok(Ok(()))) {
-                return Ok((Sender::Http1(sender), true));
+                return Some(sender);
             }
         }
-        connect(&server.address, plan.protocol, limit).await.map(|sender| (sender, false))
     }
 
     pub(super) fn succeeded(&self) {
