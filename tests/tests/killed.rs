@@ -26,6 +26,8 @@ use tollgate_tests::{Deployment, Hook, Host};
 
 /// Moments for each kind of change: 60 in all.
 const MOMENTS: usize = 12;
+/// By TC, for the difference of the hooks.
+const MOMENTS_BY_TC: usize = 3;
 /// What the kernel frees takes a moment to be gone.
 const REST: Duration = Duration::from_secs(30);
 
@@ -406,4 +408,9 @@ fn killed_at_any_moment(hook: &'static str, moments: usize) -> Result<()> {
 #[test]
 fn a_kill_at_any_moment_leaves_one_whole_policy_by_native_xdp() -> Result<()> {
     killed_at_any_moment("hook = \"native\"", MOMENTS)
+}
+
+#[test]
+fn a_kill_at_any_moment_leaves_one_whole_policy_by_tc() -> Result<()> {
+    killed_at_any_moment("hook = \"tc\"", MOMENTS_BY_TC)
 }
