@@ -491,6 +491,12 @@ fn a_shadow_needs_no_daemon_and_ends_with_what_it_was_beside() -> Result<()> {
     ensure!(said.contains("note: the shadow run of ") && said.contains("has ended"), "{said}");
     ensure!(number(&d.tollgate.json("shadow")?, "/compared/packets")? == 0, "{}", d.tollgate.json("shadow")?);
 
+    // Who asks what would become of a packet asks the policy in force, and the shadow hears nothing of it.
+    let said = d.tollgate.checked(&["explain", "udp from 203.0.113.9:4000 to 192.168.0.104:7001"])?;
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    ensure!(said.contains("service-allowed"), "{said}");
+    ensure!(number(&d.tollgate.json("shadow")?, "/compared/packets")? == 0, "an explanation was compared");
+
     d.tollgate.kill()?;
     counted(&d, || sender.send(&frames))?;
     ensure!(number(&d.tollgate.json("shadow")?, "/compared/packets")? == many, "without a daemon");
