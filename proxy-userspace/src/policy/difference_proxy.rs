@@ -1,4 +1,4 @@
-//! What a new policy changes for the L7 proxy: listeners, upstreams and routes, a line each. Called by [`super::difference`].
+//! What a new policy changes for the L7 proxy: listeners, upstreams and routes, a line each. Called by [`super::difference()`].
 
 use super::difference::{changed, compare, list, word};
 use super::units::ServerAddress;
