@@ -27,7 +27,7 @@ const AT_REST: usize = 40;
 /// Of the long list.
 const PREFIXES: u32 = 1_000_000;
 /// A machine that does not get through with them by then is given up.
-const AT_MOST: Duration = Duration::from_secs(600);
+const AT_MOST: Duration = Duration::from_secs(1200);
 /// So often nothing but the policy in force may be seen for a moment.
 const LOOK_EVERY: usize = 100;
 /// Sessions of people, beside the stream.

@@ -26,6 +26,10 @@ use crate::policy::compile::CompiledTables;
 /// Tables that take more memory than this are not kept twice.
 const MOST_KEPT: usize = 32 << 20;
 
+/// Nor instances of more loads than this: each holds some 35 descriptors, of the 1,024 that a process usually may have, and
+/// there are three instances during an apply.
+const MOST_LOADS: usize = 6;
+
 /// Elements of the tables whose sizes differ between policies: at least so many are made, that small policies fit into each
 /// other's tables (below half a MiB in all).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,6 +134,11 @@ impl Instance {
         Some(self.trials.swap_remove(nth).trial)
     }
 
+    /// True if there is room for two of it.
+    fn is_small(&self) -> bool {
+        self.room.bytes() <= MOST_KEPT && self.programs.len() + self.trials.len() <= MOST_LOADS
+    }
+
     /// Ids of its programs in the kernel.
     fn ids(&self) -> Vec<u32> {
         let programs = self.programs.iter().flat_map(|one| one.ebpf.programs());
@@ -170,7 +179,7 @@ impl Kept {
         match instance {
             Some(instance) => {
                 self.spare = before;
-                self.live = Some(instance).filter(|one| one.room.bytes() <= MOST_KEPT);
+                self.live = Some(instance).filter(Instance::is_small);
             }
             // What was live is pinned aside now, and may come back at any time.
             None => drop(before),
@@ -212,4 +221,24 @@ fn is_pinned_at(ebpf: &Ebpf, name: &str, path: &Path) -> bool {
 pub(super) fn pin_table(tables: &Ebpf, name: &str, path: &Path) -> Result<(), DataplaneError> {
     let map = tables.map(name).ok_or_else(|| missing(name))?;
     map.pin(path).context(at(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_entries(entries: usize) -> CompiledTables {
+        let (root, nodes, ports) = (Vec::new(), Vec::new(), Vec::new());
+        let entries = vec![0; entries];
+        CompiledTables { root, nodes, entries, ports, decisions: Vec::new(), buckets: Vec::new() }
+    }
+
+    #[test]
+    fn small_policies_fit_into_each_others_tables_and_a_large_one_does_not() {
+        let room = Room::of(&with_entries(9));
+        assert!(room.is_enough_for(&with_entries(0)) && room.is_enough_for(&with_entries(8192)));
+        assert!(!room.is_enough_for(&with_entries(8193)));
+        assert!(room.bytes() < 512 << 10, "{}", room.bytes());
+        assert!(Room::of(&with_entries(1_000_000)).is_enough_for(&with_entries(1_000_000)));
+    }
 }
