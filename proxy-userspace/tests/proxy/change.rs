@@ -44,9 +44,15 @@ async fn twenty_new_plans_under_load_fail_no_request_and_close_no_connection() {
         tokio::time::sleep(Duration::from_millis(50)).await;
         let mut plan = stage.plan.clone();
         plan.routes[0].name = format!("route {round}");
+        // Its listener is called something else each time, and takes new connections all the while.
+        let (name, web) = (format!("web {round}"), plan.listeners.remove("web").expect("web"));
+        plan.listeners.insert(name.clone(), web);
+        plan.routes[0].listeners = vec![name];
         // Every other one has a new upstream, with new connections.
         plan.upstreams.get_mut("app").expect("app").keep = 16 + round % 2;
         stage.service.replace(plan, &stage.certificates, Vec::new()).expect("a good plan");
+        let mut fresh = client::tls(stage.address, "a.example", config(&[])).await.expect("a handshake");
+        assert_eq!(fresh.ask(GET).await.text(), "hello");
     }
     tokio::time::sleep(Duration::from_millis(50)).await;
     stop.store(true, Ordering::Relaxed);
@@ -54,7 +60,7 @@ async fn twenty_new_plans_under_load_fail_no_request_and_close_no_connection() {
         client.await.expect("all were answered on their one connection");
     }
     let metrics = stage.service.snapshot();
-    assert!(answered.load(Ordering::Relaxed) > 100 && metrics.accepted == 16, "{metrics:?}");
+    assert!(answered.load(Ordering::Relaxed) > 100 && metrics.accepted == 16 + 20, "{metrics:?}");
     assert!(metrics.reasons.is_empty() && metrics.routes.len() > 2, "{metrics:?}");
 }
 

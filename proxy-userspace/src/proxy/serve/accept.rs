@@ -179,12 +179,14 @@ fn admit(
     }
     let client = Client { listener, peer, local: stream.local_addr().unwrap_or(bound), tls: None };
     let config = state.tls.get(&*client.listener).cloned();
-    tokio::spawn(attend(stream, client, seat, config, state, phases.clone(), Arc::clone(shared)));
+    tokio::spawn(attend(stream, client, bound, seat, config, state, phases.clone(), Arc::clone(shared)));
 }
 
+#[expect(clippy::too_many_arguments, reason = "what a connection is made of, each of its own type")]
 async fn attend(
     stream: TcpStream,
     mut client: Client,
+    bound: SocketAddr,
     seat: Seat,
     config: Option<Arc<ServerConfig>>,
     state: Arc<State>,
@@ -194,7 +196,8 @@ async fn attend(
     let progress = Progress::new();
     let stream = Watched::new(stream, Arc::clone(&progress));
     let Some(config) = config else {
-        let connection = Connection::new(shared, &state, client, progress, seat, false, phases.clone());
+        let connection =
+            Connection::new(shared, &state, client, bound, progress, seat, false, phases.clone());
         drop(state);
         return serve(stream, connection, phases).await;
     };
@@ -215,7 +218,7 @@ async fn attend(
     let session = stream.get_ref().1;
     let http2 = session.alpn_protocol() == Some(b"h2");
     client.tls = Some(info(session));
-    let connection = Connection::new(shared, &state, client, progress, seat, http2, phases.clone());
+    let connection = Connection::new(shared, &state, client, bound, progress, seat, http2, phases.clone());
     drop(state);
     serve(stream, connection, phases).await;
 }

@@ -2,10 +2,12 @@
 //! without a request. Called by [`super::accept`]; each request goes to [`super::exchange`].
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use http::StatusCode;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -47,7 +49,9 @@ const LEAST_BUFFER: usize = 16 << 10;
 /// What is known of a connection.
 pub(super) struct Connection {
     pub(super) shared: Arc<Shared>,
-    pub(super) client: Client,
+    client: ArcSwap<Client>,
+    /// The listener's address, which is its name under any plan.
+    bound: SocketAddr,
     pub(super) progress: Arc<Progress>,
     pub(super) http2: bool,
     pub(super) phases: watch::Receiver<Phase>,
@@ -59,10 +63,12 @@ pub(super) struct Connection {
 }
 
 impl Connection {
+    #[expect(clippy::too_many_arguments, reason = "what a connection is made of, each of its own type")]
     pub(super) fn new(
         shared: Arc<Shared>,
         state: &State,
         client: Client,
+        bound: SocketAddr,
         progress: Arc<Progress>,
         seat: Seat,
         http2: bool,
@@ -71,7 +77,26 @@ impl Connection {
         let common = &state.plan.common;
         let (timeouts, sizes) = (common.timeouts, common.sizes);
         let cut = OnceLock::new();
-        Arc::new(Self { shared, client, progress, http2, phases, cut, timeouts, sizes, _seat: seat })
+        let client = ArcSwap::from_pointee(client);
+        Arc::new(Self { shared, client, bound, progress, http2, phases, cut, timeouts, sizes, _seat: seat })
+    }
+
+    /// Who is connected, with the listener's name in this plan.
+    pub(super) fn client(&self, state: &State) -> Arc<Client> {
+        let client = self.client.load_full();
+        match state.addresses.get(&self.bound) {
+            Some(name) if **name != *client.listener => {
+                let renamed = Arc::new(Client { listener: Arc::clone(name), ..Client::clone(&client) });
+                self.client.store(Arc::clone(&renamed));
+                renamed
+            }
+            _ => client,
+        }
+    }
+
+    /// For logs.
+    pub(super) fn peer(&self) -> SocketAddr {
+        self.client.load().peer
     }
 }
 
@@ -186,16 +211,17 @@ fn cut(connection: &Connection, reason: Reason) {
 /// Looks into why it ended. hyper has answered by itself what could not be parsed.
 fn ended(connection: &Connection, outcome: Result<(), hyper::Error>) {
     let Err(error) = outcome else { return };
-    log::debug!("{}: {error}", connection.client.peer);
+    log::debug!("{}: {error}", connection.peer());
     if !error.is_parse() {
         return;
     }
     let reason = if error.is_parse_too_large() { Reason::HeaderTooLarge } else { Reason::BadRequest };
     let state = connection.shared.state.load_full();
-    connection.shared.offence(&state, &connection.client, reason, None);
+    let client = connection.client(&state);
+    connection.shared.offence(&state, &client, reason, None);
     connection.shared.sink.access(&Record {
         unix_ns: unix_ns(),
-        client: &connection.client,
+        client: &client,
         zone: None,
         asked: None,
         status: reason.status().unwrap_or(StatusCode::BAD_REQUEST).as_u16(),

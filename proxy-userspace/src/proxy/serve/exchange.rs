@@ -21,11 +21,12 @@ use super::upstream::{Lease, Outcome, Outgoing, RequestBody, Upload, send};
 use super::watch::InFlight;
 use super::{State, metrics, tunnel, unix_ns};
 use crate::proxy::decide::log::Record;
-use crate::proxy::decide::{self, Answer, Asked, Decision, Forward, Reason, RouteState};
+use crate::proxy::decide::{self, Answer, Asked, Client, Decision, Forward, Reason, RouteState};
 
 /// A request from its head to the end of its answer. Dropped, it is noted.
 pub(super) struct Entry {
     pub(super) connection: Arc<Connection>,
+    pub(super) client: Arc<Client>,
     state: Arc<State>,
     asked: Asked,
     route: Option<Arc<RouteState>>,
@@ -79,7 +80,7 @@ impl Drop for Entry {
         });
         shared.sink.access(&Record {
             unix_ns: self.unix_ns,
-            client: &self.connection.client,
+            client: &self.client,
             zone: None,
             asked: Some(&self.asked),
             status: self.status,
@@ -110,9 +111,11 @@ pub(super) async fn exchange(
     let (head, incoming) = request.into_parts();
     let length = if incoming.is_end_stream() { Some(0) } else { incoming.size_hint().exact() };
     let (id, now_ns) = (connection.shared.request_id(), connection.shared.now_ns());
-    let (asked, decision) = decide::request(&state.router, &connection.client, head, length, id, now_ns);
+    let client = connection.client(&state);
+    let (asked, decision) = decide::request(&state.router, &client, head, length, id, now_ns);
     let entry = Box::new(Entry {
         connection,
+        client,
         state,
         asked,
         route: None,
@@ -200,7 +203,7 @@ fn refused(mut entry: Box<Entry>, reason: Reason, has_body: bool) -> Response<An
 fn answered(mut entry: Box<Entry>, answer: Answer, has_body: bool) -> Response<AnswerBody> {
     let Answer { status, headers, body, close, reason, route } = answer;
     let connection = &entry.connection;
-    connection.shared.offence(&entry.state, &connection.client, reason, route.as_deref());
+    connection.shared.offence(&entry.state, &entry.client, reason, route.as_deref());
     if has_body && !connection.http2 {
         connection.progress.linger();
     }

@@ -1,5 +1,5 @@
 //! TLS of a listener: which certificate answers which name, versions, ciphers and resumption. Called by [`super::Service`] when it
-//! starts and with each new plan; what it makes is used by [`super::accept`].
+//! starts and with each new plan; what it makes is used by `accept.rs`.
 //!
 //! Certificates are whole or not at all: an error names the file, and nothing is changed. Clients that come back resume their
 //! sessions under a new plan too: keys of tickets are kept by [`Tickets`], and not by what is replaced.

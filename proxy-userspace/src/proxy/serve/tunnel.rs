@@ -35,7 +35,7 @@ pub(super) async fn run(mut entry: Box<Entry>, client: OnUpgrade, upstream: OnUp
     };
     match outcome {
         Ok((received, sent)) => (entry.received, entry.sent) = (received, sent),
-        Err(why) => log::debug!("{}: tunnel: {why}", entry.connection.client.peer),
+        Err(why) => log::debug!("{}: tunnel: {why}", entry.client.peer),
     }
     // However it ended: neither side is owed anything more.
     entry.complete = true;
