@@ -78,8 +78,12 @@ pub fn apply(pins: &Pins, shared: &mut Shared, policy: &Policy, how: How) -> Res
         Some(Unconfirmed { left: None }) => unconfirmed::revert(pins)?,
         None => {}
     }
+    let shadowed = pins.shadow().exists();
     let result = try_apply(pins, shared, policy, how);
     if result.is_err() {
+        if shadowed && !pins.shadow().exists() {
+            log::warn!("the shadow run has ended, though the policy in force stays: begin it anew");
+        }
         unconfirmed::forget(pins);
         forget_unused(pins);
     }
