@@ -121,34 +121,39 @@ fn every_route_of_the_platform_leads_where_it_should() -> Result<()> {
             "any other host is the dashboard for payments",
             Host::Lan,
             vec!["-H", "Host: other.example", "http://192.168.0.104/"],
-            "200  port 8081",
+            "200 this is port 8081",
         ),
         (
             "and from outside",
             Host::Outside,
             vec!["-H", "Host: other.example", "http://192.168.0.104/"],
-            "200  port 8081",
+            "200 this is port 8081",
         ),
-        ("TLS without a name is the CRM", Host::Lan, vec!["https://192.168.0.104/"], "200  port 8082"),
+        ("TLS without a name is the CRM", Host::Lan, vec!["https://192.168.0.104/"], "200 this is port 8082"),
         (
             "the platform has a name",
             Host::Outside,
             vec!["--resolve", &dashboard, "https://dashboard.krystal.technology/api/sso/"],
-            "200  port 8000",
+            "200 this is port 8000",
         ),
         (
             "HTTP/1.1 too",
             Host::Outside,
             vec!["--http1.1", "--resolve", &dashboard, "https://dashboard.krystal.technology/"],
-            "200  port 8000",
+            "200 this is port 8000",
         ),
-        ("this host has a door of its own", Host::Server, vec!["http://127.0.0.1:8006/"], "200  port 8081"),
+        (
+            "this host has a door of its own",
+            Host::Server,
+            vec!["http://127.0.0.1:8006/"],
+            "200 this is port 8081",
+        ),
         ("nobody else has", Host::Lan, vec!["--connect-timeout", "2", "http://192.168.0.104:8006/"], "000"),
         (
             "the LAN reaches the platform directly",
             Host::Lan,
             vec!["http://192.168.0.104:8000/"],
-            "200  port 8000",
+            "200 this is port 8000",
         ),
     ] {
         let got = routes.curl(from, &args)?;
@@ -248,7 +253,7 @@ fn a_policy_whose_address_is_taken_changes_nothing() -> Result<()> {
     let output = routes.tollgate.apply(&routes.policy())?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let got = routes.curl(Host::Server, &["http://127.0.0.1:8099/"])?;
-    ensure!(got.trim() == "200  more", "{got}");
+    ensure!(got.trim() == "200 more", "{got}");
     Ok(())
 }
 
