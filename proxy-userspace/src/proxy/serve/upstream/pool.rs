@@ -1,4 +1,4 @@
-//! The servers of an upstream: who is asked next, and connections that are kept for the request after. Used by [`super::send`].
+//! The servers of an upstream: who is asked next, and connections that are kept for the request after. Used by [`mod@super::send`].
 //!
 //! HTTP/1.1 connections are kept per server, `keep` of them at most and for `keep_ms`; the one that was used last is taken
 //! first, so that those over the need grow old and go. An HTTP/2 server has one connection, shared by all requests.
