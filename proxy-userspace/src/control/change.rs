@@ -192,7 +192,9 @@ impl Daemon {
         };
         let fate = if confirm.is_some() { Fate::Waiting } else { Fate::Applied };
         notes.extend(applied.notes);
-        notes.extend(prepared.into_iter().flat_map(|prepared| self.proxy.commit(prepared)));
+        let policy = Arc::new(policy);
+        // Before the proxy serves it: the loop has the proxy follow what stands here.
+        *self.in_force.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&policy));
         let revision = kept.and_then(|(text, lists)| {
             self.remember(before.as_deref(), &policy, (text, lists), fate)
                 .map_err(|error| {
@@ -201,6 +203,7 @@ impl Daemon {
                 })
                 .ok()
         });
+        notes.extend(prepared.into_iter().flat_map(|prepared| self.proxy.commit(prepared)));
         let interfaces = applied.interfaces.iter().map(|one| Enforcing::new(&one.name, one.attachment));
         let took_us = Took { total: watch.lap(), ..applied.took };
         let report = Report {
@@ -220,7 +223,6 @@ impl Daemon {
         policy.warnings.iter().for_each(|warning| log::warn!("{}", warning.in_one_line()));
         report.changes.iter().for_each(|change| log::info!("{change}"));
         report.notes.iter().for_each(|note| log::info!("{note}"));
-        *self.in_force.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(policy));
         Response::Applied(report)
     }
 
