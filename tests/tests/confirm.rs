@@ -208,6 +208,28 @@ fn a_first_policy_that_nobody_confirms_leaves_the_host_open() -> Result<()> {
 }
 
 #[test]
+fn a_host_that_is_open_again_stays_open_whatever_appears() -> Result<()> {
+    for by_hand in [false, true] {
+        let lab = Lab::new()?;
+        let _services = tollgate_tests::services::Services::start(&lab)?;
+        let folder = tempfile::tempdir()?;
+        let policy = folder.path().join("shut.toml");
+        std::fs::write(&policy, SHUT)?;
+        let tollgate = Tollgate::start(&lab, &policy, &["--confirm", if by_hand { "600s" } else { "5s" }])?;
+        if by_hand {
+            tollgate.checked(&["rollback"])?;
+        }
+        until("the daemon has tidied up", || Ok(!tollgate.pins().join("unconfirmed").exists()))?;
+        // What makes a daemon look for interfaces, and time for it to look.
+        lab.ns(Host::Server).run(&["ip", "link", "add", "late0", "type", "bridge"])?;
+        thread::sleep(Duration::from_secs(4));
+        ensure!(lan_gets_in(&lab)?, "by hand {by_hand}: shut again: {}", tollgate.log());
+        ensure!(tollgate.status()?["enforcing"] == Value::Bool(false), "{}", tollgate.status()?);
+    }
+    Ok(())
+}
+
+#[test]
 fn a_policy_that_cuts_the_session_that_applies_it_is_refused() -> Result<()> {
     let d = Deployment::with_policy(OPEN, Hook::AsWritten)?;
     let shut = d.write_policy("shut.toml", SHUT)?;

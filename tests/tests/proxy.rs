@@ -310,3 +310,26 @@ fn a_daemon_that_is_killed_and_started_again_serves_again() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn routes_go_back_with_a_policy_that_is_taken_back() -> Result<()> {
+    let routes = Routes::start()?;
+    let before = fs::read_to_string(routes.policy())?;
+    let more = "\n[listeners.more]\nbind = [\"127.0.0.1:8099\"]\n\n[routes.more]\nlisteners = [\"more\"]\n\
+                respond = { status = 200, body = \"more\" }\n";
+    fs::write(routes.policy(), format!("{before}{more}"))?;
+    let path = routes.policy().display().to_string();
+    routes.tollgate.checked(&["apply", "--confirm", "600s", &path])?;
+    let more = || routes.curl(Host::Server, &["http://127.0.0.1:8099/"]);
+    ensure!(more()?.trim() == "200 more", "the new route is not served: {}", routes.tollgate.log());
+    // By a command, which does it without the daemon.
+    routes.tollgate.checked(&["rollback"])?;
+    let end = Instant::now() + PATIENCE;
+    while !more()?.trim().starts_with("000") {
+        ensure!(Instant::now() < end, "the route is served still: {}", routes.tollgate.log());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let got = routes.curl(Host::Lan, &["https://192.168.0.104/"])?;
+    ensure!(got.contains("port 8082"), "{got}: {}", routes.tollgate.log());
+    Ok(())
+}

@@ -56,6 +56,14 @@ impl Daemon {
         let waited = self.waits.swap(waits, Ordering::Relaxed);
         if !waits {
             if waited {
+                // Others may have taken it back: commands do that without this daemon.
+                let look = self.on_a_thread(|daemon| {
+                    daemon.remember_in_force();
+                    Ok::<(), String>(())
+                });
+                if let Err(why) = look.await {
+                    log::warn!("the policy in force: {why}");
+                }
                 // What has appeared meanwhile had to wait too.
                 self.follow_interfaces().await;
             }
@@ -150,7 +158,7 @@ impl Daemon {
         let mut watch = Stopwatch::start();
         // A panic of another apply has left nothing half-done: the kernel holds all state.
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        let _change = match lock::change(&self.places.run_dir) {
+        let change = match lock::change(&self.places.run_dir) {
             Ok(lock) => lock,
             Err(error) => {
                 return Response::Refused(format!("somebody else is changing the firewall: {error}"));
@@ -203,6 +211,8 @@ impl Daemon {
                 })
                 .ok()
         });
+        // A worker may take its time, and what waits to be confirmed can't.
+        drop(change);
         notes.extend(prepared.into_iter().flat_map(|prepared| self.proxy.commit(prepared)));
         let interfaces = applied.interfaces.iter().map(|one| Enforcing::new(&one.name, one.attachment));
         let took_us = Took { total: watch.lap(), ..applied.took };
@@ -312,7 +322,11 @@ impl Daemon {
     fn in_force(&self) -> Option<Arc<Policy>> {
         let known = self.last_applied();
         let enforced = dataplane::enforced(&self.places.pins).ok()?;
-        let Some(hash) = enforced.first().map(|one| one.hash()) else { return known };
+        let Some(hash) = enforced.first().map(|one| one.hash()) else {
+            // One that was taken back, or that nobody confirmed, must not come again with the next interface.
+            let is_good = |hash: &str| self.history.with_hash(hash).is_none_or(|one| one.fate.is_good());
+            return known.filter(|known| is_good(&known.hash));
+        };
         if known.as_ref().is_some_and(|known| known.hash == hash) {
             return known;
         }

@@ -4,11 +4,12 @@ use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, TryLockError};
 use std::time::Duration;
 
 use aya_log::EbpfLogger;
 use log::Log;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Gid;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -177,6 +178,7 @@ pub async fn run(places: Places, start: Start, enforcing: impl FnOnce(&Report)) 
         (first, _) => first,
     };
     pins.prepare().map_err(DaemonError::from)?;
+    raise_descriptors();
     let _daemon = lock::daemon(&run_dir).map_err(|source| match source.kind() {
         io::ErrorKind::WouldBlock => DaemonError::Refused(format!(
             "a daemon runs already with the run directory {}: use `tollgate apply`, or another --run-dir",
@@ -314,6 +316,12 @@ impl Daemon {
     fn tend(self: &Arc<Self>) {
         let daemon = Arc::clone(self);
         tokio::task::spawn_blocking(move || {
+            // During a change, what is in force and what is served differ for a moment; and one look at a time is enough.
+            let _still = match daemon.shared.try_lock() {
+                Ok(shared) => shared,
+                Err(TryLockError::Poisoned(shared)) => shared.into_inner(),
+                Err(TryLockError::WouldBlock) => return,
+            };
             let plan = daemon.last_applied();
             daemon.proxy.tend(plan.as_ref().and_then(|policy| policy.proxy.as_ref()));
         });
@@ -327,6 +335,15 @@ impl Daemon {
             Ok(swept) => log::debug!("forgot {swept} bans"),
             Err(error) => log::warn!("housekeeping of bans: {error}"),
         }
+    }
+}
+
+/// Programs and tables of each interface take some thirty descriptors, and those of two policies are kept.
+fn raise_descriptors() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
+    if let Err(error) = raised {
+        log::warn!("the limit of descriptors can't be raised: {error}");
     }
 }
 

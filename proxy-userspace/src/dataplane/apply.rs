@@ -170,9 +170,14 @@ fn try_apply(pins: &Pins, shared: &mut Shared, policy: &Policy, how: How) -> Res
         Ok(interfaces) => {
             // What the policy before enforced besides is let go when this one is confirmed.
             if how.confirm.is_none() && !how.only_add {
-                release(pins, &targets, &interfaces)?;
+                // The policy is live: what fails from here on is told, and undoes nothing.
+                if let Err(error) = release(pins, &targets, &interfaces) {
+                    notes.push(format!("what only the policy before enforced is enforced still: {error}"));
+                }
             }
-            stacked::refresh(pins, shared, &[])?;
+            if let Err(error) = stacked::refresh(pins, shared, &[]) {
+                notes.push(format!("which interfaces lie on which is not told to the programs: {error}"));
+            }
             if how.only_add {
                 notes.extend(shadow::resume(pins));
             }

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use aya::Ebpf;
 use aya::maps::{Map, MapInfo};
+use aya::programs::loaded_links;
 use proxy_common::abi::decision::Decision;
 use proxy_common::abi::limit::Bucket;
 use proxy_common::abi::settings::Settings;
@@ -139,6 +140,18 @@ impl Instance {
         self.room.bytes() <= MOST_KEPT && self.programs.len() + self.trials.len() <= MOST_LOADS
     }
 
+    /// Id of one of its tables, which every program that judges by them has.
+    fn decisions(&self) -> Option<u32> {
+        let Some(Map::Array(map)) = self.tables.map("DECISIONS") else { return None };
+        map.info().ok().map(|info| info.id())
+    }
+
+    /// True if a link in the kernel holds one of its programs: one that was let go is detached a little later.
+    fn is_linked(&self) -> bool {
+        let ids = self.ids();
+        loaded_links().any(|link| link.map_or(true, |link| ids.contains(&link.program_id())))
+    }
+
     /// Ids of its programs in the kernel.
     fn ids(&self) -> Vec<u32> {
         let programs = self.programs.iter().flat_map(|one| one.ebpf.programs());
@@ -161,10 +174,11 @@ impl Kept {
             return None;
         }
         let spare = self.spare.take()?;
+        let tables = spare.decisions()?;
         match attached(pins) {
-            // Somebody has put it back without us.
-            Ok(attached) if spare.ids().iter().any(|id| attached.contains(id)) => None,
-            Ok(_) if all_have_let_go() => Some(spare),
+            // Somebody has put it back without us, or a copy of its programs reads its tables.
+            Ok(attached) if attached.contains(&tables) => None,
+            Ok(_) if !spare.is_linked() && all_have_let_go() => Some(spare),
             Ok(_) => None,
             Err(error) => {
                 log::debug!("the programs before are not used again: {error}");
@@ -187,14 +201,15 @@ impl Kept {
     }
 }
 
-/// Ids of all programs on a hook.
+/// Ids of all maps of programs on a hook.
 fn attached(pins: &Pins) -> Result<Vec<u32>, DataplaneError> {
     let mut ids = Vec::new();
     for index in pins.interfaces() {
         let folder = pins.interface(index);
         for direction in [Direction::Ingress, Direction::Egress] {
             for attachment in Attachment::present(&folder, direction) {
-                ids.push(live::program(&folder, attachment, direction)?.id());
+                let program = live::program(&folder, attachment, direction)?;
+                ids.extend(program.map_ids().context(at(&folder))?.into_iter().flatten());
             }
         }
     }

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use serde::de::DeserializeOwned;
@@ -24,7 +25,9 @@ pub const MOST_TO_WORKER: usize = 16 << 20;
 /// Most bytes of a frame from the worker.
 pub const MOST_FROM_WORKER: usize = 1 << 20;
 /// Descriptors that come with one message of the kernel; the kernel takes 253 at most (`SCM_MAX_FD`).
-const MOST_FDS: usize = 128;
+pub const MOST_FDS: usize = 128;
+/// Longest time that one message takes.
+const LONGEST_SEND: Duration = Duration::from_secs(20);
 
 /// What the files of certificates and keys contain, by path.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,28 +119,45 @@ pub fn send(stream: &UnixStream, message: &impl Serialize, fds: &[RawFd]) -> io:
         sendmsg::<()>(stream.as_raw_fd(), &[IoSlice::new(&length)], beside, MsgFlags::MSG_NOSIGNAL, None)?;
     let mut rest = length.get(sent..).unwrap_or_default().to_vec();
     rest.extend_from_slice(&body);
-    io::Write::write_all(&mut &*stream, &rest)
+    // However little the other end reads at a time.
+    let until = Instant::now() + LONGEST_SEND;
+    let mut rest = &rest[..];
+    while !rest.is_empty() {
+        if Instant::now() > until {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        match io::Write::write(&mut &*stream, rest) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
-/// Reads a frame of at most `most` bytes, and the descriptors that came with it. `None`: the other end is gone.
+/// Reads a frame of at most `most` bytes, and the descriptors that came with it; where none are wanted, the kernel closes those that
+/// come all the same. `None`: the other end is gone.
 ///
 /// # Errors
 /// If the frame is too long, broken off, or not what was expected.
 pub fn receive<T: DeserializeOwned>(
     stream: &UnixStream,
     most: usize,
+    with_fds: bool,
 ) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
     let mut length = [0; 4];
-    let mut room = nix::cmsg_space!([RawFd; MOST_FDS]);
+    let mut room = with_fds.then(|| nix::cmsg_space!([RawFd; MOST_FDS]));
     let (mut got, mut fds) = (0, Vec::new());
     while got < length.len() {
         let mut into = [IoSliceMut::new(&mut length[got..])];
         let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-        let message = match recvmsg::<()>(stream.as_raw_fd(), &mut into, Some(&mut room), flags) {
+        let message = match recvmsg::<()>(stream.as_raw_fd(), &mut into, room.as_deref_mut(), flags) {
             Err(nix::errno::Errno::EINTR) => continue,
             message => message?,
         };
-        for one in message.cmsgs()? {
+        let beside = if with_fds { Some(message.cmsgs()?) } else { None };
+        for one in beside.into_iter().flatten() {
             if let ControlMessageOwned::ScmRights(raw) = one {
                 // SAFETY: the kernel has just made these descriptors for us, and nothing else knows them.
                 fds.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
@@ -183,31 +203,45 @@ mod tests {
         send(&here, &message, &[listener.as_raw_fd()]).expect("sent");
         send(&here, &ToWorker::Drain, &[]).expect("sent");
         drop(listener);
-        let (got, mut fds) = receive::<ToWorker>(&there, MOST_TO_WORKER).expect("read").expect("a message");
+        let (got, mut fds) =
+            receive::<ToWorker>(&there, MOST_TO_WORKER, true).expect("read").expect("a message");
         assert!(matches!(got, ToWorker::Serve { generation: 7, ref sockets, .. } if sockets == &["web"]));
         let same = TcpListener::from(fds.pop().expect("a descriptor"));
         assert_eq!(same.local_addr().expect("its address"), address);
         TcpStream::connect(address).expect("it still listens");
-        let (got, fds) = receive::<ToWorker>(&there, MOST_TO_WORKER).expect("read").expect("a message");
+        let (got, fds) = receive::<ToWorker>(&there, MOST_TO_WORKER, true).expect("read").expect("a message");
         assert!(matches!(got, ToWorker::Drain) && fds.is_empty());
         drop(here);
-        assert!(receive::<ToWorker>(&there, MOST_TO_WORKER).expect("an end").is_none());
+        assert!(receive::<ToWorker>(&there, MOST_TO_WORKER, true).expect("an end").is_none());
+    }
+
+    #[test]
+    fn descriptors_that_nobody_wants_are_closed() {
+        let (here, there) = pair();
+        let (kept, passed) = pair();
+        send(&here, &FromWorker::Serving { generation: 1 }, &[passed.as_raw_fd()]).expect("sent");
+        drop(passed);
+        let (_, fds) =
+            receive::<FromWorker>(&there, MOST_FROM_WORKER, false).expect("read").expect("a message");
+        assert!(fds.is_empty());
+        // Its other end is closed with it.
+        assert_eq!((&kept).read(&mut [0]).expect("an end"), 0);
     }
 
     #[test]
     fn what_is_too_long_or_broken_is_refused() {
         let (mut here, there) = pair();
         here.write_all(&u32::MAX.to_be_bytes()).expect("written");
-        let error = receive::<FromWorker>(&there, MOST_FROM_WORKER).expect_err("too long");
+        let error = receive::<FromWorker>(&there, MOST_FROM_WORKER, false).expect_err("too long");
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
         let (mut here, there) = pair();
         here.write_all(b"\0\0\0\x02{").expect("written");
         drop(here);
-        let error = receive::<FromWorker>(&there, MOST_FROM_WORKER).expect_err("broken off");
+        let error = receive::<FromWorker>(&there, MOST_FROM_WORKER, false).expect_err("broken off");
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
         let (mut here, there) = pair();
         here.write_all(b"\0\0\0\x02{}").expect("written");
-        assert!(receive::<FromWorker>(&there, MOST_FROM_WORKER).is_err());
+        assert!(receive::<FromWorker>(&there, MOST_FROM_WORKER, false).is_err());
     }
 
     #[test]

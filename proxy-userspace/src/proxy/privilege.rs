@@ -9,7 +9,7 @@ use std::io;
 
 use landlock::{ABI, Access, AccessFs, Ruleset, RulesetAttr, RulesetStatus};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::unistd::{User, geteuid, setgroups, setresgid, setresuid};
+use nix::unistd::{User, geteuid, setgroups, setresgid, setresuid, setsid};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
 /// What can go wrong with it.
@@ -54,16 +54,19 @@ pub fn user(name: &str) -> Result<User, PrivilegeError> {
 /// If anything of it fails; the process must not serve then.
 pub fn give_up(name: &str) -> Result<Vec<&'static str>, PrivilegeError> {
     let user = user(name)?;
+    // Away from the daemon's terminal, and from the signals of its keys. What fails is that it is away already.
+    let _ = setsid();
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).map_err(step("the limit of descriptors"))?;
     setrlimit(Resource::RLIMIT_NOFILE, most, most).map_err(step("the limit of descriptors"))?;
     // Keys must not end up in a core file.
     setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(step("core files"))?;
-    nix::sys::prctl::set_dumpable(false).map_err(step("core files"))?;
     if geteuid().is_root() {
         setgroups(&[user.gid]).map_err(step("leaving root's groups"))?;
         setresgid(user.gid, user.gid, user.gid).map_err(step("leaving root's group"))?;
         setresuid(user.uid, user.uid, user.uid).map_err(step("leaving root"))?;
     }
+    // Becoming another user has set it to what the host's default is.
+    nix::sys::prctl::set_dumpable(false).map_err(step("core files"))?;
     nix::sys::prctl::set_no_new_privs().map_err(step("no new privileges"))?;
     let status = procfs::process::Process::myself().and_then(|me| me.status());
     let status = status.map_err(step("looking at what is left"))?;

@@ -57,7 +57,7 @@ async fn serve(link: UnixStream) -> anyhow::Result<()> {
     let (tell, mut told) = mpsc::channel(16);
     std::thread::spawn(move || {
         loop {
-            match link::receive::<ToWorker>(&reader, MOST_TO_WORKER) {
+            match link::receive::<ToWorker>(&reader, MOST_TO_WORKER, true) {
                 Ok(Some(message)) => {
                     if tell.blocking_send(message).is_err() {
                         return;

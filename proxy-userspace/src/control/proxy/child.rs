@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::process::{self, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -21,6 +21,8 @@ use crate::proxy::serve::Metrics;
 
 /// How long a worker may take to start and serve.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Answers that wait to be read.
+const ANSWERS: usize = 4;
 /// How long it may take to say what it has counted.
 const MEASURE_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -33,6 +35,15 @@ pub(in crate::control) struct Offender {
     pub(in crate::control) ban_ms: u64,
     /// What it did.
     pub(in crate::control) why: String,
+}
+
+/// Why a worker does not serve a plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Unserved {
+    /// It can't, and goes on as before.
+    Refused(String),
+    /// It may be in any state.
+    Broken(String),
 }
 
 /// A running worker.
@@ -59,7 +70,7 @@ impl Child {
         command.stdin(Stdio::from(OwnedFd::from(there))).stdout(Stdio::null()).stderr(Stdio::inherit());
         command.current_dir("/");
         let process = command.spawn()?;
-        let (tell, answers) = channel();
+        let (tell, answers) = sync_channel(ANSWERS);
         let reader = link.try_clone()?;
         std::thread::Builder::new().name("proxy-link".to_owned()).spawn(move || {
             listen(&reader, &tell, &offenders);
@@ -84,7 +95,7 @@ impl Child {
         plan: &Plan,
         secrets: &Secrets,
         bound: &Sockets,
-    ) -> Result<(), String> {
+    ) -> Result<(), Unserved> {
         let mut sockets = Vec::new();
         let mut fds: Vec<RawFd> = Vec::new();
         let mut given = BTreeSet::new();
@@ -101,7 +112,8 @@ impl Child {
         }
         let serve =
             ToWorker::Serve { generation, plan: Box::new(plan.clone()), secrets: secrets.clone(), sockets };
-        link::send(&self.link, &serve, &fds).map_err(|error| format!("the worker can't be told: {error}"))?;
+        let told = link::send(&self.link, &serve, &fds);
+        told.map_err(|error| Unserved::Broken(format!("the worker can't be told: {error}")))?;
         self.given = given;
         let is_answer = |message: &FromWorker| match message {
             FromWorker::Serving { generation: of, .. } | FromWorker::Failed { generation: of, .. } => {
@@ -111,9 +123,9 @@ impl Child {
         };
         match self.wait_for(PATIENCE, is_answer) {
             Ok(FromWorker::Serving { .. }) => Ok(()),
-            Ok(FromWorker::Failed { why, .. }) => Err(why),
-            Ok(_) => Err("the worker gave another answer".to_owned()),
-            Err(why) => Err(why),
+            Ok(FromWorker::Failed { why, .. }) => Err(Unserved::Refused(why)),
+            Ok(_) => Err(Unserved::Broken("the worker gave another answer".to_owned())),
+            Err(why) => Err(Unserved::Broken(why)),
         }
     }
 
@@ -156,6 +168,9 @@ impl Child {
         let until = Instant::now() + patience;
         loop {
             let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(format!("the worker did not answer within {} s", patience.as_secs()));
+            }
             match self.answers.recv_timeout(left) {
                 Ok(message) if wanted(&message) => return Ok(message),
                 // The answer to a question that was given up.
@@ -172,15 +187,17 @@ impl Child {
 }
 
 /// Passes on what the worker says, until it says nothing more or something that nobody understands.
-fn listen(link: &UnixStream, tell: &Sender<FromWorker>, offenders: &mpsc::Sender<Offender>) {
+fn listen(link: &UnixStream, tell: &SyncSender<FromWorker>, offenders: &mpsc::Sender<Offender>) {
     loop {
-        match link::receive::<FromWorker>(link, MOST_FROM_WORKER) {
+        match link::receive::<FromWorker>(link, MOST_FROM_WORKER, false) {
             Ok(Some((FromWorker::Ban { source, ban_ms, why }, _))) => {
                 // Full: the worker is asking for more bans than anybody could want. The next offence asks again.
                 let _ = offenders.try_send(Offender { source, ban_ms, why });
             }
             Ok(Some((answer, _))) => {
-                if tell.send(answer).is_err() {
+                // Nobody asks so much: it is not to fill the daemon's memory.
+                if tell.try_send(answer).is_err() {
+                    let _ = link.shutdown(std::net::Shutdown::Both);
                     return;
                 }
             }

@@ -23,14 +23,14 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use child::{Child, Leaving};
+use child::{Child, Leaving, Unserved};
 use logfile::LogFile;
 
 use super::protocol::Response;
 use super::supervisor;
 use super::watch::Look;
 use crate::proxy::bind::Sockets;
-use crate::proxy::link::Secrets;
+use crate::proxy::link::{MOST_FDS, Secrets};
 use crate::proxy::plan::Plan;
 use crate::proxy::serve::{self, Metrics};
 use crate::proxy::{privilege, secrets};
@@ -134,6 +134,12 @@ impl Proxy {
         let Some(plan) = plan else {
             return Ok(Prepared { wanted: None, bound: Vec::new(), notes: Vec::new() });
         };
+        let addresses: usize = plan.listeners.values().map(|listener| listener.bind.len()).sum();
+        if addresses > MOST_FDS {
+            return Err(Trouble::Input(format!(
+                "listeners have {addresses} addresses, and there may be {MOST_FDS}"
+            )));
+        }
         privilege::user(&plan.common.user).map_err(|error| Trouble::Input(error.to_string()))?;
         let (wanted, mut notes) = Wanted::read(plan).map_err(Trouble::Input)?;
         notes.extend(check(plan, &wanted.secrets).map_err(Trouble::Input)?);
@@ -269,15 +275,21 @@ impl State {
         let served = child.serve(self.generation, &wanted.plan, &wanted.secrets, &self.sockets);
         let served = served.and_then(|()| {
             let plan = Arc::clone(&wanted.plan);
-            follow_log(&mut self.log, &child, &plan).map_err(|error| format!("its access log: {error}"))
+            let followed = follow_log(&mut self.log, &child, &plan);
+            followed.map_err(|error| Unserved::Refused(format!("its access log: {error}")))
         });
         match served {
             Ok(()) => {
                 self.child = Some(child);
                 Ok(())
             }
-            Err(why) => {
-                // It may be in any state: another one begins anew, with the same sockets.
+            Err(Unserved::Refused(why)) => {
+                // With the sockets that it was given, and what it served before.
+                self.child = Some(child);
+                Err(why)
+            }
+            Err(Unserved::Broken(why)) => {
+                // Another one begins anew, with the same sockets.
                 self.leaving.push(child.drain(drain_time(&wanted.plan)));
                 Err(why)
             }
@@ -288,13 +300,13 @@ impl State {
     fn look_at_files(&mut self, offenders: &mpsc::Sender<Offender>) {
         let Some(wanted) = &mut self.wanted else { return };
         if wanted.files.iter().any(|(path, before)| Look::at(path) != *before) {
+            // What can't be used now is looked at again when it changes once more: looked at before it is read.
+            wanted.files.iter_mut().for_each(|(path, look)| *look = Look::at(path));
             let plan = Arc::clone(&wanted.plan);
             let read = Wanted::read(&plan).and_then(|(fresh, warnings)| {
                 let notes = check(&plan, &fresh.secrets)?;
                 Ok((fresh, warnings.into_iter().chain(notes)))
             });
-            // What can't be used now is looked at again when it changes once more.
-            wanted.files.iter_mut().for_each(|(path, look)| *look = Look::at(path));
             match read {
                 Ok((fresh, notes)) if fresh.secrets != wanted.secrets => {
                     notes.for_each(|note| log::warn!("the proxy: {note}"));
