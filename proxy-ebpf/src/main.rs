@@ -3,7 +3,7 @@
 //! `xdp_ingress` or `tc_ingress` judges what arrives, `tc_egress` takes note of what leaves, `xdp_shadow` and `tc_shadow`
 //! judge once more by a candidate, `probe` reads the
 //! clocks for the loader, `xdp_empty` and `tc_empty` are the floor that benchmarks
-//! compare with. The loader is
+//! compare with, `xdp_scatter` and `tc_scatter` give their packets random sources. The loader is
 //! `proxy-userspace/src/dataplane`.
 #![no_std]
 #![no_main]
@@ -16,6 +16,7 @@ mod finish;
 mod maps;
 mod reject;
 mod report;
+mod scatter;
 mod shadow;
 mod tables;
 mod tc;

@@ -11,6 +11,7 @@ pub mod flow;
 pub mod label;
 pub mod limit;
 pub mod reason;
+pub mod scatter;
 pub mod settings;
 pub mod shadow;
 pub mod switches;

@@ -13,7 +13,7 @@
 //! explain: the live policy on frames of our own; again: how it is loaded once more
 //! shadow: a candidate beside the policy in force, that counts where they differ
 //! bans: who is banned until when; gateways: who must not be
-//! trial: the same programs on frames of our own, never attached
+//! trial: the same programs on frames of our own, never attached; scatter: on packets in a row, for the benchmark
 //! events: dropped packets, to whoever listens; offences: those over a limit that bans, to the daemon
 //! live, counters, flows: what is enforced and what it has counted, read from the kernel alone
 //! ```
@@ -42,6 +42,7 @@ mod netlink;
 mod object;
 mod offences;
 mod pins;
+mod scatter;
 mod selftest;
 mod shadow;
 mod shared;
@@ -69,6 +70,7 @@ pub use interfaces::{HostInterface, addresses as host_addresses, all as host_int
 pub use live::{Enforced, attached, enforced};
 pub use offences::Offences;
 pub use pins::Pins;
+pub use scatter::time_of_scattering;
 pub use shadow::{
     Begun, Difference, Differences, ShadowRun, Shadowing, Side, read as read_shadow,
     running as shadow_running, start as start_shadow, stop as stop_shadow,

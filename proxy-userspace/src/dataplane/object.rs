@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use aya::programs::{SchedClassifier, Xdp};
+use aya::maps::ProgramArray;
+use aya::programs::{ProgramFd, SchedClassifier, Xdp};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfLoader};
 use proxy_common::abi::settings::Settings;
@@ -33,6 +34,12 @@ pub const TC_ANSWER: &str = "tc_answer";
 pub const XDP_EMPTY: &str = "xdp_empty";
 /// The floor of benchmarks at the TC hook.
 pub const TC_EMPTY: &str = "tc_empty";
+/// Gives packets of benchmarks random sources, before `xdp_ingress`.
+pub const XDP_SCATTER: &str = "xdp_scatter";
+/// The same before `xdp_linear`.
+pub const XDP_SCATTER_LINEAR: &str = "xdp_scatter_linear";
+/// The same before `tc_ingress`.
+pub const TC_SCATTER: &str = "tc_scatter";
 /// Reads the clocks.
 pub const PROBE: &str = "probe";
 
@@ -129,4 +136,14 @@ pub fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedCla
         program.load().context(|| format!("verifying {name}"))?;
     }
     Ok(program)
+}
+
+/// Puts a program where another one finds it.
+///
+/// # Errors
+/// If the kernel refuses: the program is of another kind than the array's.
+pub fn introduce(ebpf: &mut Ebpf, name: &str, program: &ProgramFd) -> Result<(), DataplaneError> {
+    let map = ebpf.map_mut(name).ok_or_else(|| missing(name))?;
+    let mut map = ProgramArray::try_from(map).context(|| name.to_owned())?;
+    map.set(0, program, 0).context(|| format!("a program for {name}"))
 }

@@ -46,7 +46,7 @@ pub enum TrialHook {
 }
 
 impl TrialHook {
-    fn program(self) -> &'static str {
+    pub(super) fn program(self) -> &'static str {
         match self {
             Self::Xdp => object::xdp_for_kernel(),
             Self::XdpLinear => object::XDP_LINEAR,
@@ -55,7 +55,7 @@ impl TrialHook {
     }
 
     /// True if that is what the program returns for a verdict. A test-run redirects nothing: an answer goes nowhere.
-    const fn says(self, verdict: Verdict, returned: u32) -> bool {
+    pub(super) const fn says(self, verdict: Verdict, returned: u32) -> bool {
         match (self, verdict) {
             (Self::Xdp | Self::XdpLinear, Verdict::Pass) => returned == XDP_PASS,
             (Self::Xdp | Self::XdpLinear, Verdict::Drop) => returned == XDP_DROP,
@@ -67,8 +67,8 @@ impl TrialHook {
 
 /// One interface's programs with private state.
 pub struct Trial {
-    ebpf: Ebpf,
-    hook: TrialHook,
+    pub(super) ebpf: Ebpf,
+    pub(super) hook: TrialHook,
     counters: PerCpuArray<MapData, Counter>,
     /// `GIVEN_TIME`.
     clock: Mapping,
@@ -365,7 +365,7 @@ fn array<'a>(ebpf: &'a Ebpf, name: &str) -> Result<&'a MapData, DataplaneError> 
     }
 }
 
-fn options(frame: &[u8], repeat: u32) -> TestRunOptions<'_> {
+pub(super) fn options(frame: &[u8], repeat: u32) -> TestRunOptions<'_> {
     TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::default() }
 }
 

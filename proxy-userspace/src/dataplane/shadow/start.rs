@@ -4,8 +4,7 @@
 use std::path::Path;
 
 use aya::Ebpf;
-use aya::maps::{Array, MapData, ProgramArray};
-use aya::programs::ProgramFd;
+use aya::maps::{Array, MapData};
 use proxy_common::abi::RuleName;
 use proxy_common::abi::flow::{FragmentKey, FragmentValue};
 use proxy_common::abi::shadow::{PAIRS_LEN, SOURCES_LEN};
@@ -167,18 +166,11 @@ fn verify(shadow: &mut Ebpf, in_force: &mut InForce) -> Result<(), DataplaneErro
         let program = object::xdp(shadow, object::xdp_shadow_for_kernel())?;
         ("SHADOW_XDP", program.fd().and_then(|fd| Ok(fd.try_clone()?)))
     };
-    introduce(&mut in_force.ebpf, name, &program.context(|| name)?)?;
+    object::introduce(&mut in_force.ebpf, name, &program.context(|| name)?)?;
     match in_force.answer()? {
-        Some(answer) => introduce(shadow, ANSWER, &answer),
+        Some(answer) => object::introduce(shadow, ANSWER, &answer),
         None => Ok(()),
     }
-}
-
-/// Puts a program where another one finds it.
-fn introduce(ebpf: &mut Ebpf, name: &str, program: &ProgramFd) -> Result<(), DataplaneError> {
-    let map = ebpf.map_mut(name).ok_or_else(|| missing(name))?;
-    let mut map = ProgramArray::try_from(map).context(|| name.to_owned())?;
-    map.set(0, program, 0).context(|| format!("a program for {name}"))
 }
 
 /// Leaves the candidate's label and the names of its rules for whoever asks. The live names are not touched.

@@ -3,26 +3,19 @@
 //! Machines differ and are noisy; the differences and ratios of one run are what counts. Rounds alternate between the
 //! paths, and the median of the rounds is shown.
 
-use std::collections::HashMap;
+mod bans;
+
 use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path as FilePath;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use aya::programs::loaded_programs;
-use aya::sys::{Stats, enable_stats};
-use ipnet::IpNet;
 use proxy_common::abi::reason::Reason;
 use proxy_common::engine::Outcome;
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 use tollgate::dataplane::{Trial, TrialHook, time_of_empty_program};
 use tollgate::policy::compile::{Clock, Compiled, RuleIds, compile};
 use tollgate::policy::parse;
-use tollgate_tests::Hook;
-use tollgate_tests::bans::{Sources, ended_with};
 use tollgate_tests::frames::{self, ACK, FIN, Link, Path, SYN};
 use tollgate_tests::lab::require_root;
 
@@ -34,14 +27,6 @@ const ROUNDS: usize = 11;
 const BURST_OF_ANSWERS: u32 = 20;
 /// Prefixes of the long block list.
 const LISTED: u32 = 100_000;
-/// Bans, where there are some.
-const BANNED: u32 = 1_000_000;
-/// Sources that are not banned.
-const STRANGERS: usize = 20_000;
-/// Runs in a row of a hundredth of them.
-const WARM: u32 = 1000;
-/// Rounds of real packets, each with and without bans.
-const ROUNDS_OF_TRAFFIC: usize = 3;
 /// A tick of a kernel with HZ=250; what the programs do with it costs the same for any.
 const TICKS: Clock = Clock::Ticks { tick_ns: 4_000_000, offset_ns: 0 };
 const KEYS: [u64; 3] = [0x1234_5678_9abc_def1, 0x0fed_cba9_8765_4321, 0x5555_aaaa_3333_cccd];
@@ -122,7 +107,7 @@ fn bench() -> Result<()> {
     if std::env::args().nth(1).as_deref() != Some("bans") {
         every_path(&short)?;
     }
-    what_bans_cost(&short)
+    bans::what_they_cost(&short)
 }
 
 /// Every path, at every hook.
@@ -137,24 +122,6 @@ fn every_path(short: &Compiled) -> Result<()> {
         [(TrialHook::Xdp, "XDP"), (TrialHook::XdpLinear, "XDP before Linux 5.18"), (TrialHook::Tc, "TC")]
     {
         println!("\n{}", section(hook, name, short, &long)?.trim_end());
-    }
-    Ok(())
-}
-
-/// What bans cost those who are not banned.
-fn what_bans_cost(short: &Compiled) -> Result<()> {
-    println!(
-        "\nThe same packet from {STRANGERS} random sources, none of which is banned. Cold: each source once, so that whatever \
-         is\nlooked at comes from memory, and the timer is in the number. Warm: {WARM} runs in a row of each."
-    );
-    for (hook, name) in [(TrialHook::Xdp, "XDP"), (TrialHook::Tc, "TC")] {
-        println!("\n{}", bans(hook, name, short)?.trim_end());
-    }
-    println!(
-        "\nThe same under real packets to a closed port, by the kernel's own count, its clock included.\n"
-    );
-    for (hook, name) in [(Hook::AsWritten, "XDP"), (Hook::Tc, "TC")] {
-        println!("{}", bans_under_traffic(hook, name)?);
     }
     Ok(())
 }
@@ -216,93 +183,6 @@ fn section(hook: TrialHook, name: &str, short: &Compiled, long: &Compiled) -> Re
         writeln!(table, "the same for a policy that rejects: {count}")?;
     }
     Ok(table)
-}
-
-/// The table of one hook with bans.
-fn bans(hook: TrialHook, name: &str, compiled: &Compiled) -> Result<String> {
-    let mut trials =
-        [Trial::new(compiled, 0, hook, TICKS, KEYS)?, Trial::new(compiled, 0, hook, TICKS, KEYS)?];
-    let list: Vec<_> = (0..BANNED).map(|n| IpNet::from(IpAddr::from(banned(n)))).collect();
-    trials[1].ban(&list)?;
-    let to_open = |source| LINK.ip(&Path::new(source, SERVER).tcp(40_000, 83, ACK, 1, &[]));
-    for n in [0, BANNED / 2, BANNED - 1] {
-        leads_to(&mut trials[0], &to_open(banned(n)), Reason::ServiceAllowed)?;
-        leads_to(&mut trials[1], &to_open(banned(n)), Reason::Banned)?;
-    }
-    let strangers: Vec<_> = random_sources().map(to_open).collect();
-    for stranger in strangers.iter().take(100) {
-        leads_to(&mut trials[1], stranger, Reason::ServiceAllowed)?;
-    }
-    let mut samples: [[Vec<f64>; 2]; 2] = Default::default();
-    for _ in 0..ROUNDS {
-        for (trial, samples) in trials.iter().zip(&mut samples) {
-            let mean = |frames: &[Vec<u8>], repeat| -> Result<f64> {
-                let times = frames.iter().map(|frame| Ok(trial.time(frame, repeat)?.as_nanos() as f64));
-                let mut times = times.collect::<Result<Vec<_>>>()?;
-                // Without the hundredth that an interrupt hit.
-                times.sort_by(f64::total_cmp);
-                times.truncate(times.len() - times.len() / 100);
-                Ok(times.iter().sum::<f64>() / times.len() as f64)
-            };
-            samples[0].push(mean(&strangers, 1)?);
-            samples[1].push(mean(&strangers[..STRANGERS / 100], WARM)?);
-        }
-    }
-    let [[cold, warm], [cold_banning, warm_banning]] = samples.map(|pair| pair.map(median));
-    let mut table = String::new();
-    writeln!(table, "{name:<52} {:>6} {:>11}", "total", "more")?;
-    for (what, without, with) in [("cold", cold, cold_banning), ("warm", warm, warm_banning)] {
-        writeln!(table, "{:<52} {without:>6.0}", format!("allow, random sources, no bans, {what}"))?;
-        let row = format!("allow, random sources, a million bans, {what}");
-        writeln!(table, "{row:<52} {with:>6.0} {:>11.0}", with - without)?;
-    }
-    Ok(table)
-}
-
-/// What a program takes, with a million bans and without any, while packets of random sources come one after the other.
-fn bans_under_traffic(hook: Hook, name: &str) -> Result<String> {
-    let sources = Sources::new(hook)?;
-    let list: Vec<u8> = (0..BANNED).flat_map(|n| format!("{}\n", banned(n)).into_bytes()).collect();
-    let strangers: Vec<_> = random_sources().map(IpAddr::from).collect();
-    let _counting = enable_stats(Stats::RunTime)?;
-    let mut samples = [Vec::new(), Vec::new()];
-    for _ in 0..ROUNDS_OF_TRAFFIC {
-        for (args, samples) in [["unban", "--all"], ["ban", "--from=-"]].iter().zip(&mut samples) {
-            ended_with(sources.tollgate().output_of(args, &list)?, args, 0)?;
-            let before = run_times()?;
-            sources.flood_closed(&strangers, 100_000, 300_000)?;
-            let after = run_times()?;
-            // Other programs of this machine may run too: ours is the one that has run this often.
-            let ours = after.iter().filter_map(|(id, (count, time))| {
-                let (count_before, time_before) = before.get(id).copied().unwrap_or_default();
-                Some((count.checked_sub(count_before)?, *time - time_before))
-            });
-            let (count, time) = ours.max_by_key(|(count, _)| *count).context("no program has run")?;
-            ensure!(count >= 300_000, "the program has run {count} times");
-            samples.push(time.as_nanos() as f64 / count as f64);
-        }
-    }
-    let [without, with] = samples.map(median);
-    Ok(format!("{name}: {without:.0} without bans, {with:.0} with a million: {:.0} more", with - without))
-}
-
-/// How often programs have run, and for how long in all, by their ids.
-fn run_times() -> Result<HashMap<u32, (u64, Duration)>> {
-    let ours = |name: &[u8]| name.starts_with(b"xdp_ingress") || name.starts_with(b"tc_ingress");
-    // One that ends meanwhile is not ours.
-    let programs = loaded_programs().filter_map(Result::ok).filter(|program| ours(program.name()));
-    Ok(programs.map(|program| (program.id(), (program.run_count(), program.run_time()))).collect())
-}
-
-/// Sources of which none is banned.
-fn random_sources() -> impl Iterator<Item = Ipv4Addr> {
-    let mut random = StdRng::seed_from_u64(1);
-    (0..STRANGERS).map(move |_| Ipv4Addr::from(random.random_range(0x2000_0000u32..0x6000_0000)))
-}
-
-/// The nth banned address.
-fn banned(n: u32) -> Ipv4Addr {
-    Ipv4Addr::from(u32::from(Ipv4Addr::new(20, 0, 0, 0)) + n * 7)
 }
 
 /// A program that rejects, and a frame that is not answered any more. An answer can't be measured by test-run: the frame
