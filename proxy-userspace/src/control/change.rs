@@ -199,6 +199,8 @@ impl Daemon {
             }
         };
         let fate = if confirm.is_some() { Fate::Waiting } else { Fate::Applied };
+        // It may be taken back before the loop looks once.
+        self.waits.fetch_or(confirm.is_some(), Ordering::Relaxed);
         notes.extend(applied.notes);
         let policy = Arc::new(policy);
         // Before the proxy serves it: the loop has the proxy follow what stands here.

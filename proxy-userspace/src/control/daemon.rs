@@ -122,7 +122,7 @@ pub struct Daemon {
     /// The host's own addresses, as that policy was compiled for them.
     pub(super) own: Mutex<Vec<IpAddr>>,
     pub(super) late_interfaces: bool,
-    /// At the last look a policy waited to be confirmed.
+    /// A policy waited to be confirmed at the last look, or since; at the start nobody has looked yet.
     pub(super) waits: AtomicBool,
     pub(super) applies: Applies,
     /// The L7 proxy of the policy in force.
@@ -213,7 +213,7 @@ pub async fn run(places: Places, start: Start, enforcing: impl FnOnce(&Report)) 
         in_force: Mutex::new(None),
         own: Mutex::new(Vec::new()),
         late_interfaces: start.late_interfaces,
-        waits: AtomicBool::new(false),
+        waits: AtomicBool::new(true),
         applies: Applies::default(),
         proxy,
     });
