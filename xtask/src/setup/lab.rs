@@ -20,7 +20,7 @@ struct Tool {
     why: &'static str,
 }
 
-const TOOLS: [Tool; 21] = [
+const TOOLS: [Tool; 22] = [
     Tool { program: "ip", package: "iproute2", why: "makes namespaces, links and addresses" },
     Tool { program: "tc", package: "iproute2", why: "shows and removes hooks" },
     Tool { program: "ethtool", package: "ethtool", why: "turns offloads of the lab's links off" },
@@ -33,6 +33,7 @@ const TOOLS: [Tool; 21] = [
     Tool { program: "iptables-legacy", package: "iptables", why: "older hosts translate addresses by it" },
     Tool { program: "ping", package: "iputils-ping", why: "echo requests from real clients" },
     Tool { program: "curl", package: "curl", why: "web requests from real clients" },
+    Tool { program: "openssl", package: "openssl", why: "certificates as real clients see them" },
     Tool { program: "nsenter", package: "util-linux", why: "runs a program in a namespace" },
     Tool { program: "unshare", package: "util-linux", why: "gives a machine namespaces of its own" },
     Tool { program: "systemd-analyze", package: "systemd", why: "boots a machine with the unit that ships" },
