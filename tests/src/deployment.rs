@@ -20,6 +20,14 @@ pub enum Hook {
 }
 
 impl Hook {
+    /// A policy that asks for it.
+    pub fn of(self, text: &str) -> Result<String> {
+        match self {
+            Self::AsWritten => Ok(text.to_owned()),
+            Self::Tc => with_hook(text, "tc"),
+        }
+    }
+
     /// The hook that `status` must report in the lab.
     pub const fn expected(self) -> &'static str {
         match self {
@@ -79,11 +87,7 @@ impl Deployment {
         text: &str,
         hook: Hook,
     ) -> Result<Self> {
-        let text = match hook {
-            Hook::AsWritten => text.to_owned(),
-            Hook::Tc => with_hook(text, "tc")?,
-        };
-        Self::enforce_with(lab, postgres, services, &text, &[])
+        Self::enforce_with(lab, postgres, services, &hook.of(text)?, &[])
     }
 
     fn enforce_with(

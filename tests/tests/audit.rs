@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use serde_json::Value;
-use tollgate_tests::deployment::with_hook;
 use tollgate_tests::frames::{Link, Path};
 use tollgate_tests::lab::{LAN_MAC, SERVER_MAC, SERVER_PORT};
 use tollgate_tests::sender::Sender;
@@ -83,8 +82,7 @@ fn audits(hook: Hook) -> Result<()> {
 
     // Its own `refuse` counts for nothing while it audits.
     let text = format!("{POLICY}refuse = \"reject\"\naudit = true\n");
-    let text = if hook == Hook::Tc { with_hook(&text, "tc")? } else { text };
-    let path = d.write_policy("audit.toml", &text)?;
+    let path = d.write_policy("audit.toml", &hook.of(&text)?)?;
     let said = d.tollgate.apply(&path)?;
     let warned = String::from_utf8_lossy(&said.stderr).into_owned();
     ensure!(said.status.success(), "{warned}");

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use tollgate_tests::Hook;
 use tollgate_tests::bans::{POLICY, Sources, ended_with, listed, said};
-use tollgate_tests::deployment::with_hook;
 
 /// Longer than anything here takes on any machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -204,8 +203,7 @@ fn bans_survive_applies_and_daemons(hook: Hook) -> Result<()> {
     said(s.tollgate(), &["ban", "203.0.113.9", "198.51.100.0/24", "2001:db8:113::1", "--for", "1h"], 0)?;
     s.are("at first", &table)?;
     let text = POLICY.replace("default = \"drop\"", "default = \"accept\"");
-    let text = if hook == Hook::Tc { with_hook(&text, "tc")? } else { text };
-    let path = s.deployment.write_policy("other.toml", &text)?;
+    let path = s.deployment.write_policy("other.toml", &hook.of(&text)?)?;
     let output = s.tollgate().apply(&path)?;
     ended_with(output, &["apply"], 0)?;
     s.are("after an apply", &table)?;

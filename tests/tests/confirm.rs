@@ -72,15 +72,8 @@ fn fates(tollgate: &Tollgate) -> Result<Vec<String>> {
     Ok(all.iter().map(|one| one["fate"].as_str().unwrap_or_default().to_owned()).collect())
 }
 
-fn written(text: &str, hook: Hook) -> Result<String> {
-    match hook {
-        Hook::AsWritten => Ok(text.to_owned()),
-        Hook::Tc => with_hook(text, "tc"),
-    }
-}
-
 fn applied_for(d: &Deployment, hook: Hook, seconds: u64) -> Result<()> {
-    let shut = d.write_policy("shut.toml", &written(SHUT, hook)?)?;
+    let shut = d.write_policy("shut.toml", &hook.of(SHUT)?)?;
     let said =
         d.tollgate.checked(&["apply", "--confirm", &format!("{seconds}s"), &shut.display().to_string()])?;
     let said = String::from_utf8_lossy(&said.stdout).into_owned();

@@ -13,7 +13,6 @@ use anyhow::{Context, Result, bail, ensure};
 use proxy_common::abi::reason::{Reason, Verdict};
 use serde_json::Value;
 use tollgate::dataplane::{Pins, read_counters, read_rules};
-use tollgate_tests::deployment::with_hook;
 use tollgate_tests::evasion::{Case, Event, Interface, POLICY, cases};
 use tollgate_tests::pcap::{ETHERNET, pcap};
 use tollgate_tests::sender::Sender;
@@ -72,11 +71,7 @@ impl Live {
         let inside = wire(&lab, INSIDE)?;
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("evasion.toml");
-        let text = match hook {
-            Hook::AsWritten => POLICY.to_owned(),
-            Hook::Tc => with_hook(POLICY, "tc")?,
-        };
-        std::fs::write(&path, text)?;
+        std::fs::write(&path, hook.of(POLICY)?)?;
         let tollgate = Tollgate::start(&lab, &path, &[])?;
         let pins = Pins::new(tollgate.pins());
         let named = (0u16..).zip(read_rules(&pins)?).filter_map(|(id, name)| Some((id, name?)));

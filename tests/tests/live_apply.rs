@@ -56,11 +56,7 @@ fn after() -> Result<String> {
 
 fn a_download_goes_on_through_an_apply(hook: Hook) -> Result<()> {
     let d = Deployment::with_policy(BEFORE, hook)?;
-    let changed = match hook {
-        Hook::AsWritten => after()?,
-        Hook::Tc => tollgate_tests::deployment::with_hook(&after()?, "tc")?,
-    };
-    let changed = d.write_policy("changed.toml", &changed)?;
+    let changed = d.write_policy("changed.toml", &hook.of(&after()?)?)?;
     let (lan, outside) = (d.lab.ns(Host::Lan), d.lab.ns(Host::Outside));
     ensure!(http_get(&lan, at(8083)?, "/", PATIENCE)?.is_answered());
     ensure!(http_get(&outside, at(80)?, "/", PATIENCE)?.is_answered());

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
-use tollgate_tests::deployment::{packets_of, with_hook};
+use tollgate_tests::deployment::packets_of;
 use tollgate_tests::docker::Docker;
 use tollgate_tests::expect::{PATIENCE, at, counted, is_answered, is_dropped, reaches};
 use tollgate_tests::lab::{OUTSIDE_V4, PUBLISHED, SERVER_V4};
@@ -48,7 +48,7 @@ fn with_published_port(hook: Hook) -> Result<String> {
     let text = format!(
         "{shipped}\n[services.published]\nports = [\"tcp/{PUBLISHED}\"]\nallow = [\"lan\"]\nlimit = \"lan\"\n"
     );
-    if hook == Hook::Tc { with_hook(&text, "tc") } else { Ok(text) }
+    hook.of(&text)
 }
 
 /// Puts the policy in force by a hook.

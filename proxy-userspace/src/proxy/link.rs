@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut, Read};
-use std::net::IpAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -16,6 +15,7 @@ use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, s
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::decide::Ban;
 use super::plan::Plan;
 use super::serve::Metrics;
 use super::serve::tls::Certificates;
@@ -54,10 +54,9 @@ impl From<Secrets> for Certificates {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ToWorker {
-    /// Serve this from now on. Sockets come with it, in the order of `sockets`: only those that the worker has not yet.
+    /// Serve this from now on, and say whether you do. Sockets come with it, in the order of `sockets`: only those that the worker
+    /// has not yet.
     Serve {
-        /// Counts up; comes back in the answer.
-        generation: u64,
         /// What to serve.
         plan: Box<Plan>,
         /// For its listeners.
@@ -78,26 +77,14 @@ pub enum ToWorker {
 #[serde(rename_all = "kebab-case")]
 pub enum FromWorker {
     /// It serves.
-    Serving {
-        /// As in [`ToWorker::Serve`].
-        generation: u64,
-    },
+    Serving,
     /// It can't serve that, and goes on as before.
     Failed {
-        /// As in [`ToWorker::Serve`].
-        generation: u64,
         /// Why.
         why: String,
     },
     /// A client has offended so often that it should be banned.
-    Ban {
-        /// The socket's peer.
-        source: IpAddr,
-        /// Milliseconds.
-        ban_ms: u64,
-        /// What it did, in words.
-        why: String,
-    },
+    Ban(Ban),
     /// What it has counted since it began.
     Metrics(Box<Metrics>),
 }
@@ -195,7 +182,6 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
         let address = listener.local_addr().expect("its address");
         let message = ToWorker::Serve {
-            generation: 7,
             plan: Box::default(),
             secrets: Secrets::default(),
             sockets: vec!["web".to_owned()],
@@ -205,7 +191,7 @@ mod tests {
         drop(listener);
         let (got, mut fds) =
             receive::<ToWorker>(&there, MOST_TO_WORKER, true).expect("read").expect("a message");
-        assert!(matches!(got, ToWorker::Serve { generation: 7, ref sockets, .. } if sockets == &["web"]));
+        assert!(matches!(got, ToWorker::Serve { ref sockets, .. } if sockets == &["web"]));
         let same = TcpListener::from(fds.pop().expect("a descriptor"));
         assert_eq!(same.local_addr().expect("its address"), address);
         TcpStream::connect(address).expect("it still listens");
@@ -219,7 +205,7 @@ mod tests {
     fn descriptors_that_nobody_wants_are_closed() {
         let (here, there) = pair();
         let (kept, passed) = pair();
-        send(&here, &FromWorker::Serving { generation: 1 }, &[passed.as_raw_fd()]).expect("sent");
+        send(&here, &FromWorker::Serving, &[passed.as_raw_fd()]).expect("sent");
         drop(passed);
         let (_, fds) =
             receive::<FromWorker>(&there, MOST_FROM_WORKER, false).expect("read").expect("a message");

@@ -83,7 +83,7 @@ async fn serve(link: UnixStream) -> anyhow::Result<()> {
             }
         };
         match message {
-            Some((ToWorker::Serve { generation, plan, secrets, sockets }, fds)) => {
+            Some((ToWorker::Serve { plan, secrets, sockets }, fds)) => {
                 drain = Duration::from_millis(plan.common.timeouts.drain_ms);
                 let sockets = sockets.into_iter().zip(fds.into_iter().map(TcpListener::from)).collect();
                 said.write_as(plan.common.access_log.as_ref().map(|log| log.format));
@@ -97,8 +97,8 @@ async fn serve(link: UnixStream) -> anyhow::Result<()> {
                     }
                 };
                 said.tell(&match served {
-                    Ok(()) => FromWorker::Serving { generation },
-                    Err(why) => FromWorker::Failed { generation, why: why.to_string() },
+                    Ok(()) => FromWorker::Serving,
+                    Err(why) => FromWorker::Failed { why: why.to_string() },
                 });
             }
             Some((ToWorker::Log, fds)) => said.log_to(fds),
@@ -191,6 +191,6 @@ impl Sink for Said {
     }
 
     fn offence(&self, ban: Ban) {
-        self.tell(&FromWorker::Ban { source: ban.address, ban_ms: ban.ms, why: ban.why });
+        self.tell(&FromWorker::Ban(ban));
     }
 }

@@ -9,6 +9,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 
+use crate::stage::within;
+
 /// What a server does with a request.
 #[derive(Clone)]
 pub enum Does {
@@ -83,6 +85,16 @@ impl Backend {
     /// Answers all alike.
     pub async fn that(does: Does) -> Self {
         Self::scripted(move |_, _| does.clone()).await
+    }
+
+    /// Waits until a request has come.
+    pub async fn was_asked(&self) {
+        let asked = async {
+            while self.log.heads().is_empty() {
+                a_moment().await
+            }
+        };
+        within(asked).await;
     }
 
     /// Does with each request what the script says, which is told its number on its connection, from 0.

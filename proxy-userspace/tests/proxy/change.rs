@@ -71,12 +71,7 @@ async fn a_request_is_served_by_the_plan_of_its_head_and_the_next_by_the_new_one
     let stage = Stage::before(backend.address);
     let mut wire = Wire::to(stage.address).await;
     wire.send(GET).await;
-    within(async {
-        while backend.log.heads().is_empty() {
-            a_moment().await
-        }
-    })
-    .await;
+    backend.was_asked().await;
 
     let mut plan = stage.plan.clone();
     plan.upstreams.clear();
@@ -144,12 +139,7 @@ async fn a_listener_that_went_is_not_waited_for_longer_than_planned() {
     stage.service.replace(stage.plan.clone(), &stage.certificates, Vec::new()).expect("a good plan");
     let mut wire = Wire::to(stage.address).await;
     wire.send(GET).await;
-    within(async {
-        while backend.log.heads().is_empty() {
-            a_moment().await
-        }
-    })
-    .await;
+    backend.was_asked().await;
     let mut none = stage.plan.clone();
     none.listeners.clear();
     none.routes.clear();

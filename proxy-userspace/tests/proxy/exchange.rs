@@ -140,12 +140,7 @@ async fn the_upstream_is_let_go_when_the_client_leaves() {
     let stage = Stage::before(backend.address);
     let mut wire = Wire::to(stage.address).await;
     wire.send(GET).await;
-    within(async {
-        while backend.log.heads().is_empty() {
-            a_moment().await
-        }
-    })
-    .await;
+    backend.was_asked().await;
     drop(wire);
     within(async {
         while backend.log.closed() == 0 {

@@ -15,7 +15,6 @@ use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::{ProgramInfo, loaded_programs};
 use serde_json::Value;
 use tollgate_tests::counters::Stats;
-use tollgate_tests::deployment::with_hook;
 use tollgate_tests::frames::{Link, Path, checksum};
 use tollgate_tests::lab::{LAN_MAC, ROUTER_MAC, SERVER_MAC, SERVER_PORT, UPLINK};
 use tollgate_tests::sender::Sender;
@@ -61,10 +60,6 @@ const STRANGERS: u8 = 37;
 /// Room for sources in each direction.
 const ROOM: u64 = 32_768;
 
-fn with(text: &str, hook: Hook) -> Result<String> {
-    if hook == Hook::Tc { with_hook(text, "tc") } else { Ok(text.to_owned()) }
-}
-
 fn candidate(hook: Hook) -> Result<String> {
     let text = POLICY
         .replace(
@@ -73,7 +68,7 @@ fn candidate(hook: Hook) -> Result<String> {
         )
         .replace("allow = \"none\"", "allow = [\"lan\"]")
         .replace("burst = 10", "burst = 4");
-    with(&text, hook)
+    hook.of(&text)
 }
 
 /// A candidate runs in the shadow; gives what was said.

@@ -113,9 +113,8 @@ fn no_forged_advertisement_is_believed(hook: Hook) -> Result<()> {
     ensure!(new.is_empty(), "advertisements that the policy turns off are believed: {new:?}");
 
     // Where it takes them, those that no router of the link has sent have none.
-    let by_hook =
-        if hook == Hook::Tc { tollgate_tests::deployment::with_hook(&shipped, "tc")? } else { shipped };
-    d.tollgate.checked(&["apply", &d.write_policy("shipped.toml", &by_hook)?.to_string_lossy()])?;
+    d.tollgate
+        .checked(&["apply", &d.write_policy("shipped.toml", &hook.of(&shipped)?)?.to_string_lossy()])?;
     let forged = frames("forged_routers.py")?;
     let (delta, new) = changes(&d, || {
         let sender = Sender::open(&d.lab.ns(Host::Router), SERVER_PORT)?;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::process::{self, Command, Stdio};
@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use crate::proxy::bind::Sockets;
+use crate::proxy::decide::Ban;
 use crate::proxy::link::{self, FromWorker, MOST_FROM_WORKER, Secrets, ToWorker};
 use crate::proxy::plan::Plan;
 use crate::proxy::serve::Metrics;
@@ -25,17 +26,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const ANSWERS: usize = 4;
 /// How long it may take to say what it has counted.
 const MEASURE_PATIENCE: Duration = Duration::from_secs(2);
-
-/// A client that the worker wants banned: its word, not yet believed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::control) struct Offender {
-    /// The other end of the connection.
-    pub(in crate::control) source: IpAddr,
-    /// Milliseconds.
-    pub(in crate::control) ban_ms: u64,
-    /// What it did.
-    pub(in crate::control) why: String,
-}
 
 /// Why a worker does not serve a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,13 +42,16 @@ pub(super) struct Child {
     process: process::Child,
     link: UnixStream,
     answers: Receiver<FromWorker>,
+    /// The addresses that it listens at.
     given: BTreeSet<SocketAddr>,
     user: String,
+    /// How long what it serves may take to be finished.
+    drain: Duration,
 }
 
 impl Child {
     /// Starts one.
-    pub(super) fn start(user: &str, offenders: mpsc::Sender<Offender>) -> io::Result<Self> {
+    pub(super) fn start(user: &str, offenders: mpsc::Sender<Ban>) -> io::Result<Self> {
         let (link, there) = UnixStream::pair()?;
         // A worker that does not read must not hold up the daemon.
         link.set_write_timeout(Some(PATIENCE))?;
@@ -75,7 +68,14 @@ impl Child {
         std::thread::Builder::new().name("proxy-link".to_owned()).spawn(move || {
             listen(&reader, &tell, &offenders);
         })?;
-        Ok(Self { process, link, answers, given: BTreeSet::new(), user: user.to_owned() })
+        Ok(Self {
+            process,
+            link,
+            answers,
+            given: BTreeSet::new(),
+            user: user.to_owned(),
+            drain: Duration::ZERO,
+        })
     }
 
     /// Its user.
@@ -89,13 +89,7 @@ impl Child {
     }
 
     /// Has it serve a plan.
-    pub(super) fn serve(
-        &mut self,
-        generation: u64,
-        plan: &Plan,
-        secrets: &Secrets,
-        bound: &Sockets,
-    ) -> Result<(), Unserved> {
+    pub(super) fn serve(&mut self, plan: &Plan, secrets: &Secrets, bound: &Sockets) -> Result<(), Unserved> {
         let mut sockets = Vec::new();
         let mut fds: Vec<RawFd> = Vec::new();
         let mut given = BTreeSet::new();
@@ -110,19 +104,18 @@ impl Child {
                 }
             }
         }
-        let serve =
-            ToWorker::Serve { generation, plan: Box::new(plan.clone()), secrets: secrets.clone(), sockets };
+        let serve = ToWorker::Serve { plan: Box::new(plan.clone()), secrets: secrets.clone(), sockets };
         let told = link::send(&self.link, &serve, &fds);
         told.map_err(|error| Unserved::Broken(format!("the worker can't be told: {error}")))?;
-        self.given = given;
-        let is_answer = |message: &FromWorker| match message {
-            FromWorker::Serving { generation: of, .. } | FromWorker::Failed { generation: of, .. } => {
-                *of == generation
-            }
-            FromWorker::Ban { .. } | FromWorker::Metrics(_) => false,
-        };
+        // There is one question at a time: a worker that does not answer this one is asked no other.
+        let is_answer =
+            |message: &FromWorker| matches!(message, FromWorker::Serving | FromWorker::Failed { .. });
         match self.wait_for(PATIENCE, is_answer) {
-            Ok(FromWorker::Serving { .. }) => Ok(()),
+            Ok(FromWorker::Serving) => {
+                self.given = given;
+                self.drain = Duration::from_millis(plan.common.timeouts.drain_ms);
+                Ok(())
+            }
             Ok(FromWorker::Failed { why, .. }) => Err(Unserved::Refused(why)),
             Ok(_) => Err(Unserved::Broken("the worker gave another answer".to_owned())),
             Err(why) => Err(Unserved::Broken(why)),
@@ -153,11 +146,11 @@ impl Child {
     }
 
     /// Takes no more connections; what is in flight is finished. It ends by itself.
-    pub(super) fn drain(self, longest: Duration) -> Leaving {
+    pub(super) fn drain(self) -> Leaving {
         if let Err(error) = link::send(&self.link, &ToWorker::Drain, &[]) {
             log::debug!("the proxy's worker has gone before it was told to: {error}");
         }
-        Leaving { process: self.process, until: Instant::now() + longest + PATIENCE }
+        Leaving { process: self.process, until: Instant::now() + self.drain + PATIENCE }
     }
 
     fn wait_for(
@@ -167,15 +160,11 @@ impl Child {
     ) -> Result<FromWorker, String> {
         let until = Instant::now() + patience;
         loop {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(format!("the worker did not answer within {} s", patience.as_secs()));
-            }
-            match self.answers.recv_timeout(left) {
+            match self.answers.recv_timeout(until.saturating_duration_since(Instant::now())) {
                 Ok(message) if wanted(&message) => return Ok(message),
                 // The answer to a question that was given up.
-                Ok(_) => {}
-                Err(RecvTimeoutError::Timeout) => {
+                Ok(_) if Instant::now() < until => {}
+                Ok(_) | Err(RecvTimeoutError::Timeout) => {
                     return Err(format!("the worker did not answer within {} s", patience.as_secs()));
                 }
                 Err(RecvTimeoutError::Disconnected) => {
@@ -187,12 +176,12 @@ impl Child {
 }
 
 /// Passes on what the worker says, until it says nothing more or something that nobody understands.
-fn listen(link: &UnixStream, tell: &SyncSender<FromWorker>, offenders: &mpsc::Sender<Offender>) {
+fn listen(link: &UnixStream, tell: &SyncSender<FromWorker>, offenders: &mpsc::Sender<Ban>) {
     loop {
         match link::receive::<FromWorker>(link, MOST_FROM_WORKER, false) {
-            Ok(Some((FromWorker::Ban { source, ban_ms, why }, _))) => {
+            Ok(Some((FromWorker::Ban(ban), _))) => {
                 // Full: the worker is asking for more bans than anybody could want. The next offence asks again.
-                let _ = offenders.try_send(Offender { source, ban_ms, why });
+                let _ = offenders.try_send(ban);
             }
             Ok(Some((answer, _))) => {
                 // Nobody asks so much: it is not to fill the daemon's memory.
@@ -229,5 +218,42 @@ impl Leaving {
             log::warn!("a worker of the proxy that should be gone can't be killed: {error}");
         }
         !matches!(self.process.try_wait(), Ok(None))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::proxy::link::MOST_TO_WORKER;
+    use crate::proxy::plan::Listener;
+
+    #[test]
+    fn sockets_of_a_plan_that_was_refused_are_given_again_and_those_that_it_has_are_not() {
+        let (link, there) = UnixStream::pair().expect("a pair of sockets");
+        let (tell, answers) = sync_channel(ANSWERS);
+        // Anything that ends by itself: what is spoken to is the link.
+        let process = Command::new("true").spawn().expect("a process");
+        let (given, user, drain) = (BTreeSet::new(), "nobody".to_owned(), Duration::ZERO);
+        let mut child = Child { process, link, answers, given, user, drain };
+        let mut bound = Sockets::default();
+        let free = TcpListener::bind("127.0.0.1:0").and_then(|one| one.local_addr()).expect("a port");
+        let listener = Listener { bind: vec![free], tls: None, http2: false };
+        let plan = Plan { listeners: BTreeMap::from([("web".to_owned(), listener)]), ..Plan::default() };
+        bound.bind(&plan).expect("bound");
+        let mut given = Vec::new();
+        for answer in [FromWorker::Failed { why: "no".to_owned() }, FromWorker::Serving, FromWorker::Serving]
+        {
+            let is_refused = matches!(answer, FromWorker::Failed { .. });
+            tell.send(answer).expect("said");
+            let served = child.serve(&plan, &Secrets::default(), &bound);
+            assert_eq!(served, if is_refused { Err(Unserved::Refused("no".to_owned())) } else { Ok(()) });
+            let got = link::receive::<ToWorker>(&there, MOST_TO_WORKER, true).expect("read");
+            given.push(got.map(|(_, fds)| fds.len()));
+        }
+        assert_eq!(given, [Some(1), Some(1), Some(0)]);
+        assert!(child.process.wait().expect("its end").success());
     }
 }

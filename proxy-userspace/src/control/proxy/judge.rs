@@ -11,11 +11,11 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::Offender;
 use crate::bans::Protected;
 use crate::control::daemon::Daemon;
 use crate::control::lock;
 use crate::policy::units::{Target, TimeSpan};
+use crate::proxy::decide::Ban;
 use crate::proxy::plan::Plan;
 
 /// So many are banned within a second at most.
@@ -25,9 +25,9 @@ const LONGEST_WHY: usize = 200;
 
 impl Daemon {
     /// Bans an offender, if the policy in force says so.
-    pub(in crate::control) async fn judge(self: &Arc<Self>, offender: Offender) {
+    pub(in crate::control) async fn judge(self: &Arc<Self>, offender: Ban) {
         let daemon = Arc::clone(self);
-        let source = offender.source;
+        let source = offender.address;
         let outcome = tokio::task::spawn_blocking(move || daemon.judge_now(&offender)).await;
         let outcome = outcome.unwrap_or_else(|error| Err(error.to_string()));
         if let Err(why) = outcome {
@@ -35,7 +35,7 @@ impl Daemon {
         }
     }
 
-    fn judge_now(&self, offender: &Offender) -> Result<(), String> {
+    fn judge_now(&self, offender: &Ban) -> Result<(), String> {
         let plan = self.proxy.plan().ok_or("there is no proxy")?;
         let (net, time, why) = sentence(&plan, offender)?;
         let protected = Protected::without_session().map_err(|error| error.to_string())?;
@@ -48,20 +48,20 @@ impl Daemon {
 }
 
 /// Who is banned, for how long, and what for.
-fn sentence(plan: &Plan, offender: &Offender) -> Result<(IpNet, TimeSpan, String), String> {
+fn sentence(plan: &Plan, offender: &Ban) -> Result<(IpNet, TimeSpan, String), String> {
     let routes = plan.routes.iter().filter_map(|route| route.limit.as_ref()?.exceed);
     let mut allowed = plan.common.abuse.into_iter().chain(routes);
-    if !allowed.any(|one| one.ban_ms == offender.ban_ms) {
+    if !allowed.any(|one| one.ban_ms == offender.ms) {
         return Err("the policy bans nobody for such a time".to_owned());
     }
-    let source = offender.source.to_canonical();
+    let source = offender.address.to_canonical();
     if is_never_banned(source) {
         return Err("it is an address of this host or of no host".to_owned());
     }
     if plan.common.trusted.iter().any(|net| net.contains(&source)) {
         return Err("it is a trusted proxy".to_owned());
     }
-    let time = TimeSpan { ns: offender.ban_ms.saturating_mul(1_000_000) };
+    let time = TimeSpan { ns: offender.ms.saturating_mul(1_000_000) };
     // It ends up on terminals and in a file, one line each.
     let mut why: String = offender.why.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     why.truncate(why.floor_char_boundary(LONGEST_WHY));
@@ -84,8 +84,8 @@ mod tests {
         plan
     }
 
-    fn judged(source: &str, ban_ms: u64, why: &str) -> Result<(IpNet, TimeSpan, String), String> {
-        let offender = Offender { source: source.parse().expect("an address"), ban_ms, why: why.to_owned() };
+    fn judged(source: &str, ms: u64, why: &str) -> Result<(IpNet, TimeSpan, String), String> {
+        let offender = Ban { address: source.parse().expect("an address"), ms, why: why.to_owned() };
         sentence(&plan(), &offender)
     }
 

@@ -30,12 +30,12 @@ use super::protocol::Response;
 use super::supervisor;
 use super::watch::Look;
 use crate::proxy::bind::Sockets;
+use crate::proxy::decide::Ban;
 use crate::proxy::link::{MOST_FDS, Secrets};
 use crate::proxy::plan::Plan;
 use crate::proxy::serve::{self, Metrics};
 use crate::proxy::{privilege, secrets};
 
-pub(super) use child::Offender;
 pub(super) use judge::A_SECOND;
 
 /// Offenders that wait to be judged.
@@ -48,7 +48,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct Proxy {
     state: Mutex<State>,
-    offenders: mpsc::Sender<Offender>,
+    offenders: mpsc::Sender<Ban>,
 }
 
 #[derive(Debug)]
@@ -61,7 +61,6 @@ struct State {
     child: Option<Child>,
     leaving: Vec<Leaving>,
     log: Option<LogFile>,
-    generation: u64,
 }
 
 /// A plan and what it takes.
@@ -111,7 +110,7 @@ pub(super) struct Prepared {
 
 impl Proxy {
     /// With sockets that were bound before this daemon, and where offenders are told of.
-    pub(super) fn new(inherited: Sockets) -> (Self, mpsc::Receiver<Offender>) {
+    pub(super) fn new(inherited: Sockets) -> (Self, mpsc::Receiver<Ban>) {
         let (offenders, receiver) = mpsc::channel(OFFENDERS);
         let state = State {
             sockets: inherited,
@@ -120,7 +119,6 @@ impl Proxy {
             child: None,
             leaving: Vec::new(),
             log: None,
-            generation: 0,
         };
         (Self { state: Mutex::new(state), offenders }, receiver)
     }
@@ -165,11 +163,8 @@ impl Proxy {
         // Held by systemd too: a daemon that is started again refuses nobody meanwhile.
         supervisor::store(prepared.bound.iter().filter_map(|one| Some((one, state.sockets.get(one)?))));
         supervisor::forget(&state.sockets.keep(plan.as_deref()));
-        match state.serve(&self.offenders) {
-            Ok(()) => {}
-            Err(why) => {
-                notes.push(format!("the proxy does not serve this policy yet: {why}; it is tried again"))
-            }
+        if let Err(why) = state.serve(&self.offenders) {
+            notes.push(format!("the proxy does not serve this policy yet: {why}; it is tried again"));
         }
         notes
     }
@@ -225,8 +220,7 @@ impl Proxy {
 
     /// Ends: the worker finishes what is in flight, by itself.
     pub(super) fn end(&self) {
-        let mut state = self.state();
-        state.let_go();
+        self.state().let_go();
     }
 }
 
@@ -241,7 +235,7 @@ impl Wanted {
 
 impl State {
     /// Has a worker serve what is wanted, starting one if need be.
-    fn serve(&mut self, offenders: &mpsc::Sender<Offender>) -> Result<(), String> {
+    fn serve(&mut self, offenders: &mpsc::Sender<Ban>) -> Result<(), String> {
         let served = self.try_serve(offenders);
         match served {
             Ok(_) => self.again = None,
@@ -250,7 +244,7 @@ impl State {
         served
     }
 
-    fn try_serve(&mut self, offenders: &mpsc::Sender<Offender>) -> Result<(), String> {
+    fn try_serve(&mut self, offenders: &mpsc::Sender<Ban>) -> Result<(), String> {
         let Some(wanted) = &self.wanted else {
             self.let_go();
             return Ok(());
@@ -258,8 +252,7 @@ impl State {
         let user = &wanted.plan.common.user;
         // Another user is another process; the one before finishes what is in flight.
         if self.child.as_ref().is_some_and(|child| child.user() != user) {
-            let drain = drain_time(&wanted.plan);
-            self.leaving.extend(self.child.take().map(|child| child.drain(drain)));
+            self.leaving.extend(self.child.take().map(Child::drain));
         }
         let mut child = match self.child.take() {
             Some(child) => child,
@@ -271,33 +264,26 @@ impl State {
                 child
             }
         };
-        self.generation += 1;
-        let served = child.serve(self.generation, &wanted.plan, &wanted.secrets, &self.sockets);
-        let served = served.and_then(|()| {
-            let plan = Arc::clone(&wanted.plan);
-            let followed = follow_log(&mut self.log, &child, &plan);
-            followed.map_err(|error| Unserved::Refused(format!("its access log: {error}")))
-        });
-        match served {
+        let served = child.serve(&wanted.plan, &wanted.secrets, &self.sockets);
+        let served = match served {
             Ok(()) => {
-                self.child = Some(child);
-                Ok(())
+                let followed = follow_log(&mut self.log, &child, &wanted.plan);
+                followed.map_err(|error| format!("its access log: {error}"))
             }
-            Err(Unserved::Refused(why)) => {
-                // With the sockets that it was given, and what it served before.
-                self.child = Some(child);
-                Err(why)
-            }
+            // It goes on with what it served before.
+            Err(Unserved::Refused(why)) => Err(why),
             Err(Unserved::Broken(why)) => {
                 // Another one begins anew, with the same sockets.
-                self.leaving.push(child.drain(drain_time(&wanted.plan)));
-                Err(why)
+                self.leaving.push(child.drain());
+                return Err(why);
             }
-        }
+        };
+        self.child = Some(child);
+        served
     }
 
     /// Reads certificates again that were replaced, and opens the log again that was moved away.
-    fn look_at_files(&mut self, offenders: &mpsc::Sender<Offender>) {
+    fn look_at_files(&mut self, offenders: &mpsc::Sender<Ban>) {
         let Some(wanted) = &mut self.wanted else { return };
         if wanted.files.iter().any(|(path, before)| Look::at(path) != *before) {
             // What can't be used now is looked at again when it changes once more: looked at before it is read.
@@ -332,8 +318,7 @@ impl State {
     fn let_go(&mut self) {
         self.again = None;
         self.log = None;
-        let drain = self.wanted.as_ref().map_or(Duration::from_secs(30), |wanted| drain_time(&wanted.plan));
-        self.leaving.extend(self.child.take().map(|child| child.drain(drain)));
+        self.leaving.extend(self.child.take().map(Child::drain));
     }
 
     /// The next attempt comes later, each time twice as late.
@@ -345,10 +330,6 @@ impl State {
 
 fn check(plan: &Plan, secrets: &Secrets) -> Result<Vec<String>, String> {
     serve::check(plan, &secrets.clone().into()).map_err(|error| error.to_string())
-}
-
-fn drain_time(plan: &Plan) -> Duration {
-    Duration::from_millis(plan.common.timeouts.drain_ms)
 }
 
 /// Gives the worker the log file, if it has none, or another one stands in its place.

@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
+use serde::{Deserialize, Serialize};
+
 use super::router::source;
 use crate::proxy::plan::Escalation;
 
@@ -20,8 +22,8 @@ const STEP_NS: u64 = 5_000_000_000;
 /// IPv6 hosts have a /64 to themselves.
 const V6_PREFIX: u8 = 64;
 
-/// Who is to be banned in the packet filter.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Who is to be banned in the packet filter. The worker's word: the daemon judges it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ban {
     /// The socket's peer.
     pub address: IpAddr,
