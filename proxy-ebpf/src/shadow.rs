@@ -94,7 +94,7 @@ fn beside_xdp(ctx: &XdpContext, buffers: Option<*mut xdp_md>) -> u32 {
     let outcome = engine::ingress(&frame, &IN_SHADOW);
     let Some(carry) = carried() else { return xdp_action::XDP_DROP };
     if !is_alike(&frame, carry, outcome) {
-        place_xdp(ctx.ctx);
+        place_xdp(ctx.ctx, frame.len() as u32);
         note(&frame, carry, outcome);
     }
     carry.action
@@ -149,7 +149,7 @@ fn note(frame: &Frame, carry: Carry, outcome: Outcome) {
     count_difference(said, shadow_said, (frame.packets as u64) << 32 | frame.len() as u64);
 }
 
-/// A reason and its rule in one number; a rule that the reason does not have is none.
+/// A reason and its rule in one number.
 #[inline(always)]
 fn pack(reason: u8, rule: u16) -> u32 {
     (rule as u32) << 8 | reason as u32
@@ -159,11 +159,11 @@ fn pack(reason: u8, rule: u16) -> u32 {
 /// the verifier checks each once by itself, and not what the last does for each way through the parser.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn place_xdp(ctx: *mut xdp_md) -> u32 {
+pub extern "C" fn place_xdp(ctx: *mut xdp_md, frame_len: u32) -> u32 {
     let ctx = XdpContext::new(ctx);
     let (data, data_end) = (ctx.data(), ctx.data_end());
-    let buffers = Some(ctx.ctx);
-    place(&Frame { data, data_end, len: Cell::new(data_end - data), buffers, packets: 1 });
+    // Its length is known by now: to ask for it once more is what kernels before 5.18 can't.
+    place(&Frame { data, data_end, len: Cell::new(frame_len as usize), buffers: None, packets: 1 });
     0
 }
 

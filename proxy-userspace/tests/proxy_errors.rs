@@ -107,6 +107,7 @@ const CASES: &[Case] = &[
     ("path = \"/healthz\", ", "", (30, 10), "{ every = \"5s\", timeout = \"2s\" }", "does not say what to ask for", "write `path = \"/healthz\"` in it"),
     ("timeout = \"2s\"", "timeout = \"6s\"", (30, 55), "\"6s\"", "would still wait when the next one begins", "write at most \"5s\", or a longer `every`"),
     // Routes.
+    ("\"/api\"", "\"/a%00b\"", (34, 8), "\"/a%00b\"", "has an escape of what no path has", "write a path such as \"/api\""),
     ("listeners = [\"https\"]", "listeners = [\"htps\"]", (32, 14), "\"htps\"", "unknown listener \"htps\"", "write \"https\" instead"),
     ("listeners = [\"https\"]", "", (31, 9), "crm", "does not say where its requests arrive", "write `listeners = [\"…\"]` with names of listeners in it"),
     ("listeners = [\"https\"]", "listeners = [\"https\", \"https\"]", (32, 23), "\"https\"", "named twice", "write it once"),
@@ -205,6 +206,13 @@ note: the first one is here
 help: give one of them another host or path
 ";
     assert_eq!(PolicyError(refused(&text)).to_string(), expected);
+    // The same path in another writing.
+    let text = format!(
+        "{GOOD}[routes.again]\nlisteners = \"https\"\nhosts = \"192.168.0.104\"\npath = \"/%61pi\"\nto = \"crm\"\n"
+    );
+    let found = refused(&text);
+    assert_eq!(found.len(), 1);
+    assert!(found[0].message.contains("\"crm\" and \"again\" are both for the host"), "{}", found[0]);
     let text = format!("{GOOD}[routes.again]\nlisteners = \"http\"\nto = \"crm\"\n");
     let found = refused(&text);
     assert_eq!(found.len(), 1);

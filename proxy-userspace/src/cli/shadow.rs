@@ -11,7 +11,6 @@ use super::explain::line_of;
 use super::table::{bytes, count, grouped, print, rendered, table};
 use super::{Failure, Global, Outcome, require_root};
 use crate::control::history::History;
-use crate::control::lock;
 use crate::dataplane::{self, Begun, Shared};
 use crate::observe::shadow::{DifferencesReport, Lines, Row, ShadowReport, SideReport};
 use crate::policy::{self, Policy};
@@ -84,7 +83,7 @@ pub fn run(global: &Global, args: &Args) -> Outcome {
 pub(super) fn begin(global: &Global, policy: &Policy, json: bool) -> Outcome {
     require_root("tollgate apply --shadow")?;
     let pins = global.pins();
-    let _change = lock::change(&global.run_dir).context("waiting for another change to end")?;
+    let _change = global.change()?;
     // Nothing is made where nothing is.
     if !pins.shared().exists() {
         return Err(Failure::Refused(

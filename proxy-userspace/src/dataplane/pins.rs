@@ -190,9 +190,7 @@ impl Staging {
     pub fn table(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
-}
 
-impl Staging {
     /// Makes a folder in it for the tables of another policy.
     ///
     /// # Errors

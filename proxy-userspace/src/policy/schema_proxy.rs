@@ -52,12 +52,8 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Several<T> {
                 T::deserialize(IntoDeserializer::<E>::into_deserializer(number)).map(Several::One)
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-                let mut items = Vec::new();
-                while let Some(item) = seq.next_element()? {
-                    items.push(item);
-                }
-                Ok(Several::List(items))
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
+                super::schema::collect(seq).map(Several::List)
             }
         }
 

@@ -1,6 +1,7 @@
 //! A candidate in the shadow of the policy in force: what the two treat differently is counted by source, service and reason,
 //! nothing that is enforced changes, and nothing is left of it when it ends.
 
+mod alone;
 mod life;
 
 use std::collections::HashSet;

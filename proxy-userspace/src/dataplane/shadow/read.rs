@@ -11,6 +11,7 @@ use proxy_common::abi::reason::{Reason, Verdict};
 use proxy_common::abi::shadow::{Compared, PAIRS_LEN, Pair, Place, SOURCES_LEN, Seen};
 
 use super::{Shadowing, running};
+use crate::dataplane::counters::sum;
 use crate::dataplane::error::{Context, DataplaneError, at};
 use crate::dataplane::pins::Pins;
 use crate::dataplane::shared::{names, read_rules};
@@ -133,19 +134,15 @@ fn entries<K: Pod>(path: &Path, most: u32) -> Result<Vec<(K, Seen)>, DataplaneEr
 fn compared(path: &Path) -> Result<Compared, DataplaneError> {
     let map = Map::PerCpuArray(MapData::from_pin(path).context(at(path))?);
     let map: PerCpuArray<_, Compared> = PerCpuArray::try_from(map).context(at(path))?;
-    let mut all = Compared::default();
-    for one in map.get(&0, 0).context(at(path))?.iter() {
-        let add = |to: &mut Counter, from: Counter| {
-            to.packets = to.packets.wrapping_add(from.packets);
-            to.bytes = to.bytes.wrapping_add(from.bytes);
-        };
-        add(&mut all.alike, one.alike);
-        add(&mut all.newly_dropped, one.newly_dropped);
-        add(&mut all.newly_passed, one.newly_passed);
-        add(&mut all.dropped_unlisted, one.dropped_unlisted);
-        add(&mut all.passed_unlisted, one.passed_unlisted);
-    }
-    Ok(all)
+    let all = map.get(&0, 0).context(at(path))?;
+    let of = |which: fn(&Compared) -> &Counter| sum(all.iter().map(which));
+    Ok(Compared {
+        alike: of(|one| &one.alike),
+        newly_dropped: of(|one| &one.newly_dropped),
+        newly_passed: of(|one| &one.newly_passed),
+        dropped_unlisted: of(|one| &one.dropped_unlisted),
+        passed_unlisted: of(|one| &one.passed_unlisted),
+    })
 }
 
 #[cfg(test)]

@@ -44,7 +44,7 @@ fn transport(name: &str) -> Option<Transport> {
 }
 
 /// A port number from 1 to 65535: `Err(true)` if it is a number but not one of these.
-fn number(text: &str) -> Result<u16, bool> {
+pub(super) fn number(text: &str) -> Result<u16, bool> {
     if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
         return Err(false);
     }

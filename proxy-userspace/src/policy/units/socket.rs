@@ -56,8 +56,7 @@ impl Unit for ServerAddress {
 }
 
 fn port(text: &str) -> Option<u16> {
-    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    text.parse().ok().filter(|port| digits && *port != 0)
+    super::port::number(text).ok()
 }
 
 /// What every address must be, and why one is not.

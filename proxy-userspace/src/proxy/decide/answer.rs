@@ -81,13 +81,9 @@ impl Frame<'_> {
     }
 
     /// What is always the same.
-    pub fn fixed(&self, status: u16, content_type: &str, body: &str) -> Answer {
+    pub fn fixed(&self, status: u16, content_type: &str, body: &Bytes) -> Answer {
         match (StatusCode::from_u16(status), HeaderValue::from_str(content_type)) {
-            (Ok(status), Ok(kind)) => {
-                let none = status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
-                let body = if none { Bytes::new() } else { Bytes::copy_from_slice(body.as_bytes()) };
-                self.page(Reason::Responded, status, kind, body)
-            }
+            (Ok(status), Ok(kind)) => self.page(Reason::Responded, status, kind, body.clone()),
             _ => self.refusal_with(Reason::Responded, StatusCode::INTERNAL_SERVER_ERROR),
         }
     }
@@ -103,8 +99,9 @@ impl Frame<'_> {
 
     fn page(&self, reason: Reason, status: StatusCode, kind: HeaderValue, body: Bytes) -> Answer {
         let mut headers = HeaderMap::new();
-        // RFC 9110 8.6: neither has a length.
-        if status != StatusCode::NO_CONTENT && status != StatusCode::NOT_MODIFIED {
+        // RFC 9110 8.6: neither has a length, nor a body.
+        let none = status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
+        if !none {
             headers.insert(header::CONTENT_TYPE, kind);
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
         }
@@ -112,7 +109,7 @@ impl Frame<'_> {
         Answer {
             status,
             headers,
-            body: if self.method == Some(&Method::HEAD) { Bytes::new() } else { body },
+            body: if none || self.method == Some(&Method::HEAD) { Bytes::new() } else { body },
             close: reason.closes(),
             reason,
             route: self.route.cloned(),
@@ -219,8 +216,8 @@ mod tests {
 
     #[test]
     fn head_has_the_length_without_the_body() {
-        let get = frame(&[], &Method::GET).fixed(200, "text/html", "<p>");
-        let head = frame(&[], &Method::HEAD).fixed(200, "text/html", "<p>");
+        let get = frame(&[], &Method::GET).fixed(200, "text/html", &Bytes::from_static(b"<p>"));
+        let head = frame(&[], &Method::HEAD).fixed(200, "text/html", &Bytes::from_static(b"<p>"));
         assert_eq!((get.body.as_ref(), head.body.as_ref()), (&b"<p>"[..], &b""[..]));
         assert_eq!(get.headers, head.headers);
         assert_eq!(head.headers[header::CONTENT_LENGTH], "3");
@@ -230,7 +227,7 @@ mod tests {
     #[test]
     fn no_content_has_no_length() {
         for status in [204, 304] {
-            let answer = frame(&[], &Method::GET).fixed(status, "text/plain", "x");
+            let answer = frame(&[], &Method::GET).fixed(status, "text/plain", &Bytes::from_static(b"x"));
             assert!(answer.body.is_empty() && answer.headers.is_empty(), "{status}");
         }
     }

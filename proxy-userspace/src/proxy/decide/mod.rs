@@ -38,6 +38,7 @@ pub use reason::Reason;
 pub use request::request;
 pub use response::response;
 pub use router::{RouteState, Router};
+pub use target::for_matching;
 
 /// A connection of a client.
 #[derive(Clone, Debug)]

@@ -138,7 +138,7 @@ fn answered(
     match &route.plan.action {
         Action::Forward { .. } => None,
         Action::Redirect { status, to } => Some(frame.redirect(*status, to, target, host, client.local.ip())),
-        Action::Respond { status, content_type, body } => Some(frame.fixed(*status, content_type, body)),
+        Action::Respond { status, content_type, .. } => Some(frame.fixed(*status, content_type, &route.body)),
     }
 }
 

@@ -3,10 +3,12 @@
 //! The most specific route that has both host and path is taken: a host that is named has precedence over `*.`, the longer `*.` over
 //! the shorter, and both over any; where the more specific has no route for the path, the less specific is asked.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
 use ipnet::IpNet;
 
@@ -14,6 +16,7 @@ use super::answer::{Answer, Frame};
 use super::host::{self, Host};
 use super::limit::Limiter;
 use super::offences::{Ban, Offences};
+use super::target::for_matching;
 use super::{Client, Reason};
 use crate::proxy::plan::{self, Action, Plan, UpstreamProtocol};
 
@@ -32,14 +35,14 @@ pub struct Router {
 pub struct RouteState {
     /// As planned.
     pub plan: plan::Route,
-    /// Its place in [`Plan::routes`].
-    pub index: usize,
     /// The upstream's name, if it forwards.
     pub upstream: Option<Arc<str>>,
     /// What is spoken to it.
     pub protocol: UpstreamProtocol,
     /// Set on each answer unless it has them: the route's, then those of all routes.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// What is always answered, if it is.
+    pub(super) body: Bytes,
     pub(super) limiter: Option<Arc<Limiter>>,
     exceeded: Arc<Offences>,
 }
@@ -78,8 +81,8 @@ impl Router {
                 before.routes.iter().map(|route| (route.plan.name.as_str(), route.as_ref())).collect()
             })
             .unwrap_or_default();
-        let state = |(index, route)| Arc::new(RouteState::new(plan, index, route, &known));
-        let routes: Vec<Arc<RouteState>> = plan.routes.iter().enumerate().map(state).collect();
+        let state = |route| Arc::new(RouteState::new(plan, route, &known));
+        let routes: Vec<Arc<RouteState>> = plan.routes.iter().map(state).collect();
         let mut listeners: HashMap<String, Hosts> = HashMap::new();
         for route in &routes {
             for listener in &route.plan.listeners {
@@ -182,26 +185,27 @@ impl Router {
 }
 
 impl RouteState {
-    fn new(plan: &Plan, index: usize, route: &plan::Route, known: &HashMap<&str, &Self>) -> Self {
+    fn new(plan: &Plan, route: &plan::Route, known: &HashMap<&str, &Self>) -> Self {
         let before = known.get(route.name.as_str());
         let limiter = route.limit.as_ref().map(|limit| {
             let kept =
                 before.and_then(|before| before.limiter.clone()).filter(|limiter| limiter.is_for(limit));
             kept.unwrap_or_else(|| Arc::new(Limiter::new(limit)))
         });
-        let upstream = match &route.action {
-            Action::Forward { upstream, .. } => Some(upstream.as_str()),
-            Action::Redirect { .. } | Action::Respond { .. } => None,
+        let (upstream, body) = match &route.action {
+            Action::Forward { upstream, .. } => (Some(upstream.as_str()), Bytes::new()),
+            Action::Redirect { .. } => (None, Bytes::new()),
+            Action::Respond { body, .. } => (None, Bytes::copy_from_slice(body.as_bytes())),
         };
         Self {
             plan: route.clone(),
-            index,
             upstream: upstream.map(Arc::from),
             protocol: upstream
                 .and_then(|name| plan.upstreams.get(name))
                 .map(|upstream| upstream.protocol)
                 .unwrap_or_default(),
             headers: headers([&route.headers, &plan.common.headers]),
+            body,
             limiter,
             exceeded: before.map(|before| before.exceeded.clone()).unwrap_or_default(),
         }
@@ -226,7 +230,10 @@ impl Hosts {
 impl Paths {
     /// Of two routes that say the same, which no checked policy has, the first stays.
     fn add(&mut self, route: &Arc<RouteState>) {
-        let prefix = route.plan.path.trim_end_matches('/').as_bytes().to_vec();
+        let path = &route.plan.path;
+        // As paths of requests are; of a policy that was not checked, as it stands.
+        let path = for_matching(path).unwrap_or(Cow::Borrowed(path.as_bytes()));
+        let prefix = path.strip_suffix(b"/").unwrap_or(&path).to_vec();
         if !self.lengths.contains(&prefix.len()) {
             self.lengths.push(prefix.len());
             self.lengths.sort_unstable_by(|a, b| b.cmp(a));

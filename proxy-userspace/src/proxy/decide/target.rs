@@ -47,7 +47,7 @@ pub(super) fn origin_form(uri: &Uri) -> Result<Cow<'_, str>, Reason> {
 ///
 /// # Errors
 /// [`Reason::BadTarget`]: a broken escape, an escaped NUL, more `..` than segments before them.
-pub(super) fn for_matching(path: &str) -> Result<Cow<'_, [u8]>, Reason> {
+pub fn for_matching(path: &str) -> Result<Cow<'_, [u8]>, Reason> {
     if !path.starts_with('/') {
         return Err(Reason::BadTarget);
     }

@@ -81,7 +81,8 @@ pub struct ServerHealth {
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     routes: Mutex<BTreeMap<String, RouteCounts>>,
-    reasons: Mutex<BTreeMap<Reason, u64>>,
+    /// By the places of [`Reason::ALL`].
+    reasons: [AtomicU64; Reason::ALL.len()],
     pub(super) accepted: AtomicU64,
     pub(super) tunnels: AtomicU32,
     latency: [AtomicU64; BUCKETS_US.len() + 1],
@@ -100,7 +101,7 @@ pub(super) struct Request<'a> {
 
 impl Counts {
     pub(super) fn reason(&self, reason: Reason) {
-        *self.reasons.lock().unwrap_or_else(PoisonError::into_inner).entry(reason).or_default() += 1;
+        self.reasons[reason as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn request(&self, request: &Request<'_>) {
@@ -125,7 +126,9 @@ impl Counts {
     pub(super) fn snapshot(&self, shared: &Shared) -> Metrics {
         let state = shared.state.load_full();
         let now = i64::try_from(unix_ns() / 1_000_000_000).unwrap_or(i64::MAX);
-        let reasons = self.reasons.lock().unwrap_or_else(PoisonError::into_inner);
+        let reasons = Reason::ALL.iter().zip(&self.reasons);
+        let reasons =
+            reasons.map(|(reason, count)| (reason.name().to_owned(), count.load(Ordering::Relaxed)));
         let ends = BUCKETS_US.iter().copied().map(Some).chain([None]);
         let servers = state.upstreams.values().flat_map(|upstream| {
             upstream.servers.iter().map(|server| ServerHealth {
@@ -136,7 +139,7 @@ impl Counts {
         });
         Metrics {
             routes: self.routes.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-            reasons: reasons.iter().map(|(reason, count)| (reason.name().to_owned(), *count)).collect(),
+            reasons: reasons.filter(|(_, count)| *count > 0).collect(),
             connections: shared.seats.open(),
             tunnels: self.tunnels.load(Ordering::Relaxed),
             accepted: self.accepted.load(Ordering::Relaxed),

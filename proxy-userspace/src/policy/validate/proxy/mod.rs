@@ -21,6 +21,7 @@ use crate::policy::names::{fault, nearest};
 use crate::policy::report::{Report, Span};
 use crate::policy::schema_proxy::{Listener, Proxy, Route, Upstream};
 use crate::policy::units::{Size, TimeSpan, quote};
+use crate::proxy::decide::for_matching;
 use crate::proxy::plan::Plan;
 
 use super::zones::Zones;
@@ -219,6 +220,8 @@ fn path_fault(path: &str) -> Option<&'static str> {
         Some("has characters that a path has not: they stand there as %XX")
     } else if path.contains("//") || path.split('/').any(|segment| segment == "." || segment == "..") {
         Some("has an empty segment, or one of dots")
+    } else if for_matching(path).is_err() {
+        Some("has an escape of what no path has")
     } else if path.len() > 1024 {
         Some("is longer than 1024 bytes")
     } else {

@@ -1,5 +1,6 @@
 //! `[routes.NAME]`: which requests, and what happens to them.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use hyper::Uri;
@@ -11,6 +12,7 @@ use crate::policy::report::{Report, Span};
 use crate::policy::schema_proxy::{self as schema, Several};
 use crate::policy::units::quote;
 use crate::policy::validate::limits::{self, Offence};
+use crate::proxy::decide::for_matching;
 use crate::proxy::plan::{Action, RequestLimit, Route};
 
 use super::common::{MOST_BODY, as_planned};
@@ -41,8 +43,8 @@ pub(super) struct Context<'a> {
     pub(super) hash: &'a mut Sha256,
 }
 
-/// Which requests a route is for: listener, host (empty: any) and path.
-type Place = (String, String, String);
+/// Which requests a route is for: listener, host (empty: any) and path, as paths are compared.
+type Place = (String, String, Vec<u8>);
 
 pub(super) fn check(
     report: &mut Report<'_>,
@@ -181,9 +183,10 @@ fn places(
         );
         return;
     }
+    let compared = for_matching(path).unwrap_or(Cow::Borrowed(path.as_bytes()));
     for listener in listeners {
         for (host, span) in hosts {
-            let place = (listener.clone(), host.clone(), path.to_owned());
+            let place = (listener.clone(), host.clone(), compared.to_vec());
             if let Some((other, first)) = taken.get(&place) {
                 let of = if host.is_empty() {
                     "any other host".to_owned()

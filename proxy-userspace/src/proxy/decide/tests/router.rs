@@ -22,6 +22,7 @@ fn the_most_specific_route_is_taken() {
         ("any", "web", "", "/"),
         ("any-api", "web", "", "/api"),
         ("other", "other", "", "/x"),
+        ("escaped", "other", "", "/a%20b"),
     ]
     .map(|(name, listener, host, path)| planned(name, listener, host, path))
     .into();
@@ -50,6 +51,9 @@ fn the_most_specific_route_is_taken() {
         ("web", "10.0.0.1", "/api/x", "any-api"),
         ("other", "a.example", "/x", "other"),
         ("other", "a.example", "/", "none"),
+        // Paths of requests come decoded.
+        ("other", "a.example", "/a b/c", "escaped"),
+        ("other", "a.example", "/a%20b", "none"),
         ("unknown", "a.example", "/", "none"),
     ] {
         let host = Host::parse(host.as_bytes());
