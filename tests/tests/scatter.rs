@@ -6,9 +6,9 @@ use anyhow::{Context, Result, ensure};
 use aya::Ebpf;
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
 use proxy_common::abi::scatter::next;
+use tollgate::dataplane::kernel_programs;
 use tollgate_tests::frames::{ACK, Link, Path};
 use tollgate_tests::lab::require_root;
-use tollgate_tests::tollgate::workspace;
 
 const LINK: Link = Link { source: [2, 0, 0, 0, 0, 1], destination: [2, 0, 0, 0, 0, 2] };
 const SERVER: Ipv4Addr = Ipv4Addr::new(192, 168, 0, 104);
@@ -17,10 +17,10 @@ const FIRST: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
 #[test]
 fn each_run_has_the_next_source_and_nothing_else_changes() -> Result<()> {
     require_root()?;
-    let object = std::fs::read(workspace().join("target/bpf/tollgate.o")).context("the kernel programs")?;
+    let object = kernel_programs();
     let frame = |source| LINK.ip(&Path::new(source, SERVER).tcp(40_000, 83, ACK, 1, b"data"));
     for name in ["xdp_scatter", "xdp_scatter_linear", "tc_scatter"] {
-        let mut ebpf = Ebpf::load(&object)?;
+        let mut ebpf = Ebpf::load(object)?;
         let program = ebpf.program_mut(name).context(name)?;
         for repeat in [1, 2, 1000] {
             let given = frame(FIRST);

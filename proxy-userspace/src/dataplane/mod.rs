@@ -68,6 +68,7 @@ pub use gateways::all as gateways;
 pub use hook::Attachment;
 pub use interfaces::{HostInterface, addresses as host_addresses, all as host_interfaces, own_addresses};
 pub use live::{Enforced, attached, enforced};
+pub use object::kernel_programs;
 pub use offences::Offences;
 pub use pins::Pins;
 pub use scatter::time_of_scattering;

@@ -14,6 +14,11 @@ use super::pins::{Pins, SHARED_MAPS};
 /// `target/bpf/tollgate.o`, as `build.rs` found it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("TOLLGATE_BPF_OBJECT"));
 
+/// The kernel programs as they are embedded (an ELF file), for whoever looks into them rather than runs them.
+pub fn kernel_programs() -> &'static [u8] {
+    OBJECT
+}
+
 /// Judges packets at an interface's XDP hook, in frames of several buffers too (Linux 5.18).
 pub const XDP_INGRESS: &str = "xdp_ingress";
 /// The same for kernels before 5.18.

@@ -7,13 +7,12 @@ use std::path::Path as File;
 use anyhow::{Context, Result, ensure};
 use aya_obj::Object;
 use aya_obj::generated::{BPF_CALL, BPF_JMP};
-use tollgate::dataplane::{Trial, TrialHook};
+use tollgate::dataplane::{Trial, TrialHook, kernel_programs};
 use tollgate::policy;
 use tollgate::policy::compile::{Clock, RuleIds, compile};
 use tollgate::simulate::Simulation;
 use tollgate_tests::frames::{ACK, Path};
 use tollgate_tests::lab::{UPLINK, require_root};
-use tollgate_tests::tollgate::workspace;
 
 use super::{LAN, LINK, POLICY, SERVER};
 
@@ -69,8 +68,8 @@ fn a_shadow_that_is_not_there_changes_nothing() -> Result<()> {
 /// nothing else may, nor what it calls.
 #[test]
 fn only_programs_for_several_buffers_ask_for_the_length_of_all() -> Result<()> {
-    let object = std::fs::read(workspace().join("target/bpf/tollgate.o")).context("the kernel programs")?;
-    let object = Object::parse(&object)?;
+    let object = kernel_programs();
+    let object = Object::parse(object)?;
     let asks = |instructions: &[aya_obj::generated::bpf_insn]| {
         let is_call = |code: u8| u32::from(code) == BPF_JMP | BPF_CALL;
         instructions

@@ -8,11 +8,11 @@ use anyhow::{Context, Result, ensure};
 use aya::Ebpf;
 use aya::programs::Xdp;
 use serde_json::Value;
+use tollgate::dataplane::kernel_programs;
 use tollgate_tests::counters::Answers;
 use tollgate_tests::expect::at;
 use tollgate_tests::lab::{SERVER_PORT, SERVER_V4, UPLINK};
 use tollgate_tests::sender::Sender;
-use tollgate_tests::tollgate::workspace;
 use tollgate_tests::traffic::tcp_connect;
 use tollgate_tests::{Deployment, Hook, Host, Outcome};
 
@@ -92,9 +92,9 @@ fn rejected_packets_are_answered_by_clsact() -> Result<()> {
 /// The programs that this kernel's hooks do not ask for are verified too: those for frames in one piece.
 #[test]
 fn the_shadow_for_older_kernels_is_verified() -> Result<()> {
-    let object = std::fs::read(workspace().join("target/bpf/tollgate.o")).context("the kernel programs")?;
+    let object = kernel_programs();
     for name in ["xdp_shadow", "xdp_shadow_linear"] {
-        let mut ebpf = Ebpf::load(&object)?;
+        let mut ebpf = Ebpf::load(object)?;
         let program: &mut Xdp = ebpf.program_mut(name).context(name)?.try_into()?;
         program.load().with_context(|| name.to_owned())?;
         let looked_at = program.info()?.verified_instruction_count().context("the kernel does not tell")?;
