@@ -18,7 +18,7 @@ const STEP: &str = "packages";
 const COMPILERS: [[&str; 3]; 2] =
     [["rustc", "cargo", "rust-src"], ["rustc-web", "cargo-web", "rust-web-src"]];
 /// Packages whose services are not wanted, on this machine or after its next start.
-const SERVICES: [&str; 2] = ["fail2ban", "prometheus"];
+const SERVICES: [&str; 4] = ["fail2ban", "haproxy", "nginx", "prometheus"];
 /// The first release with LLVM 22.
 const OLDEST: (u32, u32) = (1, 95);
 

@@ -20,7 +20,7 @@ struct Tool {
     why: &'static str,
 }
 
-const TOOLS: [Tool; 22] = [
+const TOOLS: [Tool; 30] = [
     Tool { program: "ip", package: "iproute2", why: "makes namespaces, links and addresses" },
     Tool { program: "tc", package: "iproute2", why: "shows and removes hooks" },
     Tool { program: "ethtool", package: "ethtool", why: "turns offloads of the lab's links off" },
@@ -63,6 +63,20 @@ const TOOLS: [Tool; 22] = [
     },
     Tool { program: "tmux", package: "tmux", why: "a terminal for the full-screen view" },
     Tool { program: "psql", package: "postgresql-client", why: "queries the database from the network" },
+    Tool { program: "nginx", package: "nginx", why: "the proxy's answers and its speed beside another's" },
+    Tool { program: "haproxy", package: "haproxy", why: "the proxy's speed beside another's" },
+    Tool { program: "gunicorn", package: "gunicorn", why: "serves the applications behind the proxy" },
+    Tool { program: "h2load", package: "nghttp2-client", why: "loads the proxy with HTTP/2 and HTTP/1.1" },
+    Tool { program: "nghttp", package: "nghttp2-client", why: "HTTP/2 by somebody else's hand" },
+    Tool { program: "wrk", package: "wrk", why: "loads the proxy with HTTP/1.1" },
+    Tool { program: "slowhttptest", package: "slowhttptest", why: "slow clients by somebody else's hand" },
+    Tool { program: "pebble", package: "pebble", why: "an authority that issues certificates (ACME)" },
+];
+
+/// Modules of the system's Python: name, why it is needed, package.
+const MODULES: [(&str, &str, &str); 2] = [
+    ("scapy", "evasions, packet by packet, by somebody else's hand", "python3-scapy"),
+    ("django", "the applications behind the proxy", "python3-django"),
 ];
 
 /// Where distributions keep the server's programs, which are not on `PATH`.
@@ -88,7 +102,10 @@ pub fn ensure(options: &Options, apt: &mut Apt) -> Result<()> {
         );
     }
     let programs: Vec<_> = TOOLS.iter().map(|tool| tool.program).collect();
-    options.found(STEP, &format!("{}, postgres, scapy: for the tests and the demo", programs.join(", ")));
+    options.found(
+        STEP,
+        &format!("{}, postgres, scapy, django: for the tests and the demo", programs.join(", ")),
+    );
     Ok(())
 }
 
@@ -102,15 +119,20 @@ fn missing() -> Vec<(&'static str, &'static str, &'static str)> {
     if !has_database_server() {
         missing.push(("postgres", "the service that the policy must keep to the LAN", "postgresql"));
     }
-    if !has_scapy() {
-        missing.push(("scapy", "evasions, packet by packet, by somebody else's hand", "python3-scapy"));
+    for (module, why, package) in MODULES {
+        if !has_module(module) {
+            missing.push((module, why, package));
+        }
     }
     missing
 }
 
 /// True if the system's Python has it; another Python that comes first on `PATH` does not count.
-fn has_scapy() -> bool {
-    let import = Command::new("/usr/bin/python3").args(["-c", "import scapy"]).stderr(Stdio::null()).status();
+fn has_module(name: &str) -> bool {
+    let import = Command::new("/usr/bin/python3")
+        .args(["-c", &format!("import {name}")])
+        .stderr(Stdio::null())
+        .status();
     import.is_ok_and(|status| status.success())
 }
 
