@@ -66,7 +66,7 @@ pub(in crate::proxy::serve) async fn send(upstream: &Arc<Upstream>, outgoing: Ou
             }
         };
         let elsewhere = !broke && tried.len() + 1 < upstream.servers.len();
-        let again = (retry_safe && !upgrade && (reused && !fresh || elsewhere)).then(|| copy(&request));
+        let again = (retry_safe && (reused && !fresh || elsewhere)).then(|| copy(&request));
         let answer = tokio::select! {
             answer = sender.send(request) => answer,
             () = too_long(upload.as_deref(), patience) => {
