@@ -1,5 +1,6 @@
 //! What listens in the lab: the deployment's services on the server, and what the server itself talks to outside.
 
+pub mod browser;
 mod echo;
 pub mod fail2ban;
 mod http;

@@ -82,7 +82,7 @@ pub fn request(
         return (asked, decision);
     }
     let forward = Forward {
-        retry_safe: body == Some(0) && !asked.upgrade && head.method.is_idempotent(),
+        retry_safe: body == Some(0) && head.method.is_idempotent(),
         upgrade: asked.upgrade,
         body_limit: route.plan.body,
         body,
