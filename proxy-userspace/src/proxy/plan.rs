@@ -44,6 +44,7 @@ impl Default for Common {
                 tunnel_ms: 3_600_000,
                 drain_ms: 30_000,
             },
+            buffer_memory: 16 << 20,
             abuse: None,
             headers: BTreeMap::new(),
         }
@@ -67,6 +68,8 @@ pub struct Common {
     pub sizes: Sizes,
     /// How long clients may take.
     pub timeouts: ClientTimeouts,
+    /// Memory for bodies that are read ahead, of all requests together, bytes. Beyond it nothing is read ahead.
+    pub buffer_memory: u64,
     /// Who fails TLS or HTTP again and again, after a completed handshake, is banned.
     pub abuse: Option<Escalation>,
     /// Headers set on every answer to a client, the proxy's own included, unless the upstream's has them.
@@ -177,6 +180,11 @@ pub struct Upstream {
     pub servers: Vec<Server>,
     /// What is spoken to them.
     pub protocol: UpstreamProtocol,
+    /// Of a request's body that has no length, so many bytes are read before the upstream is asked, HTTP/1.1 only: one that ends
+    /// within them gets a `Content-Length`.
+    pub buffer: u64,
+    /// What is longer goes on as chunked; else 411.
+    pub chunked: bool,
     /// Idle connections kept for each server.
     pub keep: u16,
     /// How long an idle one is kept, milliseconds; below what the servers keep theirs.

@@ -2,6 +2,7 @@
 
 mod abuse;
 mod backend;
+mod buffer;
 mod change;
 mod client;
 mod exchange;

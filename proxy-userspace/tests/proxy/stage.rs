@@ -63,6 +63,8 @@ pub fn upstream(servers: &[SocketAddr]) -> Upstream {
     Upstream {
         servers: servers.iter().map(|address| Server::Tcp(*address)).collect(),
         protocol: UpstreamProtocol::Http1,
+        buffer: 0,
+        chunked: true,
         keep: 16,
         keep_ms: 30_000,
         connect_ms: 5_000,

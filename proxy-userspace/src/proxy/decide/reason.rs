@@ -46,6 +46,7 @@ reasons! {
     MethodRefused = "method-refused", 405, "CONNECT, TRACE and TRACK are not served";
     TeInvalid = "te-invalid", 501, "Transfer-Encoding is anything but one chunked in HTTP/1.1";
     LengthInvalid = "length-invalid", 400, "Content-Length is malformed, contradicts itself, or comes with Transfer-Encoding";
+    LengthRequired = "length-required", 411, "the upstream takes no body without a length, and this one is too long to be given one here";
     BodyTooLarge = "body-too-large", 413, "the body is longer than the route allows";
     BodyInvalid = "body-invalid", 400, "the framing of the body is broken";
     ExpectRefused = "expect-refused", 417, "Expect is anything but 100-continue";

@@ -85,7 +85,7 @@ pub fn request(
         retry_safe: body == Some(0) && !asked.upgrade && head.method.is_idempotent(),
         upgrade: asked.upgrade,
         body_limit: route.plan.body,
-        body,
+        body: body.or(declared),
         head,
         route,
     };

@@ -57,7 +57,7 @@ pub(super) fn check(
         Known::new("upstream", names(&mut sections.upstreams.iter().map(|e| (&e.name, &e.name_span))));
     let common = common::check(report, sections.proxy, zones);
     let listeners = listeners::check(report, sections.listeners, filter);
-    let upstreams = upstreams::check(report, sections.upstreams);
+    let upstreams = upstreams::check(report, sections.upstreams, common.buffer_memory);
     let mut bodies = Vec::new();
     let routes = routes::check(
         report,

@@ -17,6 +17,8 @@ pub(super) fn plan() -> Plan {
     let upstream = |protocol| Upstream {
         servers: vec![plan::Server::Tcp(([127, 0, 0, 1], 8000).into())],
         protocol,
+        buffer: 0,
+        chunked: true,
         keep: 8,
         keep_ms: 1000,
         connect_ms: 1000,
