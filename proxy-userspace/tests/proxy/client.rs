@@ -97,9 +97,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             }
             loop {
                 let end = match (chunked, length) {
-                    (true, _) => {
-                        self.buffer.windows(5).position(|window| window == b"0\r\n\r\n").map(|at| at + 5)
-                    }
+                    (true, _) => end_of_chunks(&self.buffer),
                     (false, Some(length)) => (self.buffer.len() >= length).then_some(length),
                     (false, None) => None,
                 };
@@ -139,6 +137,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     pub async fn is_open(&mut self) -> bool {
         tokio::time::timeout(std::time::Duration::from_millis(50), self.more()).await.unwrap_or(true)
     }
+}
+
+/// Where a chunked body ends, trailers and all.
+fn end_of_chunks(bytes: &[u8]) -> Option<usize> {
+    let find = |from: usize, pattern: &[u8]| {
+        let found = bytes[from..].windows(pattern.len()).position(|window| window == pattern);
+        found.map(|at| from + at)
+    };
+    let last = if bytes.starts_with(b"0\r\n") { 0 } else { find(0, b"\r\n0\r\n")? + 2 };
+    find(last, b"\r\n\r\n").map(|at| at + 4)
 }
 
 /// TLS to a name, or to an address (which sends no name).

@@ -11,4 +11,5 @@ mod slow;
 mod smuggling;
 mod stage;
 mod tls;
+mod trailers;
 mod tunnel;

@@ -15,7 +15,7 @@ use super::upstream::{FromClient, Lease, Outcome, Outgoing, RequestBody, Upload,
 use super::watch::InFlight;
 use super::{State, metrics, tunnel, unix_ns};
 use crate::proxy::decide::log::Record;
-use crate::proxy::decide::{self, Answer, Asked, Client, Decision, Forward, Reason, RouteState};
+use crate::proxy::decide::{self, Answer, Asked, Client, Decision, Forward, Reason, RouteState, Trailers};
 use crate::proxy::plan::UpstreamProtocol;
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue};
@@ -143,14 +143,14 @@ async fn forwarded(
     incoming: Incoming,
     client: Option<OnUpgrade>,
 ) -> Response<AnswerBody> {
-    let Forward { route, mut head, upgrade, body_limit, body, retry_safe } = forward;
+    let Forward { route, mut head, upgrade, body_limit, body, trailers, retry_safe } = forward;
     entry.route = Some(Arc::clone(&route));
     let has_body = body != Some(0);
     let upstream = route.upstream.as_deref().and_then(|name| entry.state.upstreams.get(name)).cloned();
     let Some(upstream) = upstream else { return refused(entry, Reason::UpstreamDown, has_body) };
     let body = if has_body {
         let patience = Duration::from_millis(entry.state.plan.common.timeouts.body_ms);
-        let mut from = Box::new(FromClient::new(incoming, body_limit, patience));
+        let mut from = Box::new(FromClient::new(incoming, body_limit, patience, trailers));
         entry.upload = Some(Arc::clone(from.upload()));
         if body.is_none() && upstream.plan.protocol == UpstreamProtocol::Http1 {
             let memory = &entry.connection.shared.memory;
@@ -180,16 +180,17 @@ async fn forwarded(
     let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let upstream_side = switched.then(|| hyper::upgrade::on(&mut response));
     let (mut parts, incoming) = response.into_parts();
-    if let Err(reason) = decide::response(&route, &entry.asked, &mut parts) {
-        return refused(entry, reason, has_body);
-    }
+    let trailers = match decide::response(&route, &entry.asked, &mut parts) {
+        Ok(trailers) => trailers,
+        Err(reason) => return refused(entry, reason, has_body),
+    };
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
     entry.status = parts.status.as_u16();
     match (upstream_side, client, upgrade) {
         (None, _, _) => {
-            let patience = Duration::from_millis(upstream.plan.response_ms);
-            Response::from_parts(parts, AnswerBody::upstream(entry, incoming, lease, patience))
+            let rest = Paced::new(incoming, Duration::from_millis(upstream.plan.response_ms));
+            Response::from_parts(parts, AnswerBody::upstream(entry, rest, lease, trailers))
         }
         (Some(upstream_side), Some(client), true) => {
             tokio::spawn(tunnel::run(entry, client, upstream_side, lease));
@@ -248,6 +249,7 @@ struct FromUpstream {
     entry: Box<Entry>,
     rest: Paced,
     lease: Option<Lease>,
+    trailers: Trailers,
 }
 
 /// The upstream did not finish its answer.
@@ -256,8 +258,8 @@ struct FromUpstream {
 pub(super) struct Unfinished(Reason);
 
 impl AnswerBody {
-    fn upstream(entry: Box<Entry>, incoming: Incoming, lease: Option<Lease>, patience: Duration) -> Self {
-        let mut body = Box::new(FromUpstream { entry, rest: Paced::new(incoming, patience), lease });
+    fn upstream(entry: Box<Entry>, rest: Paced, lease: Option<Lease>, trailers: Trailers) -> Self {
+        let mut body = Box::new(FromUpstream { entry, rest, lease, trailers });
         if body.rest.is_end() {
             body.complete();
         }
@@ -297,7 +299,13 @@ impl FromUpstream {
                     let reason = self.entry.upload().unwrap_or(Reason::UpstreamBroke);
                     return self.fail(reason, &error.to_string());
                 }
-                Part::Trailers(_) => {}
+                Part::Trailers(trailers) => {
+                    if let Some(trailers) = self.trailers.pass(trailers) {
+                        // They are the last: nobody asks for more.
+                        self.complete();
+                        return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                    }
+                }
                 Part::End => {
                     self.complete();
                     return Poll::Ready(None);

@@ -74,6 +74,7 @@ pub(super) fn asked() -> Asked {
         user_agent: None,
         client: [192, 0, 2, 1].into(),
         id: HeaderValue::from_static("id-1"),
+        trailers: false,
         upgrade: false,
     }
 }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::super::paced::{Paced, Part};
 use super::held::{Held, Memory};
-use crate::proxy::decide::Reason;
+use crate::proxy::decide::{Reason, Trailers};
 
 /// How the body of a request gets on: what the body writes, and who waits for the answer reads.
 #[derive(Debug)]
@@ -75,6 +75,7 @@ pub(in crate::proxy::serve) struct FromClient {
     /// The rest; nothing follows what was read ahead: `None`.
     rest: Option<Paced>,
     left: u64,
+    trailers: Trailers,
     upload: Arc<Upload>,
 }
 
@@ -85,7 +86,12 @@ pub(in crate::proxy::serve) struct BodyFailed(Reason);
 
 impl FromClient {
     /// A client's body of `most` bytes at most, with `patience` between two parts.
-    pub(in crate::proxy::serve) fn new(incoming: Incoming, most: u64, patience: Duration) -> Self {
+    pub(in crate::proxy::serve) fn new(
+        incoming: Incoming,
+        most: u64,
+        patience: Duration,
+        trailers: Trailers,
+    ) -> Self {
         let upload = Arc::new(Upload {
             begun: Instant::now(),
             received: AtomicU64::new(0),
@@ -94,7 +100,8 @@ impl FromClient {
             done: AtomicBool::new(false),
             failure: OnceLock::new(),
         });
-        Self { ahead: Vec::new(), rest: Some(Paced::new(incoming, patience)), left: most, upload }
+        let rest = Some(Paced::new(incoming, patience));
+        Self { ahead: Vec::new(), rest, left: most, trailers, upload }
     }
 
     /// How it gets on.
@@ -116,8 +123,13 @@ impl FromClient {
             match poll_fn(|cx| self.poll(cx)).await {
                 None => break None,
                 Some(Err(BodyFailed(reason))) => return Err(reason),
-                Some(Ok(data)) if held.add(&data, most) => {}
-                Some(Ok(data)) => break Some(data),
+                Some(Ok(frame)) => {
+                    // HTTP/1.1 gets no trailers.
+                    let Ok(data) = frame.into_data() else { continue };
+                    if !held.add(&data, most) {
+                        break Some(data);
+                    }
+                }
             }
         };
         let length = beyond.is_none().then_some(held.len());
@@ -136,11 +148,11 @@ impl FromClient {
         Poll::Ready(Some(Err(BodyFailed(reason))))
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyFailed>>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFailed>>> {
         if let Some(part) = self.ahead.pop() {
             self.upload.moved();
             self.done_if_ended();
-            return Poll::Ready(Some(Ok(part)));
+            return Poll::Ready(Some(Ok(Frame::data(part))));
         }
         loop {
             let Some(rest) = &mut self.rest else { return Poll::Ready(None) };
@@ -152,8 +164,12 @@ impl FromClient {
             match part {
                 Part::TooLate => return self.fail(Reason::ClientTimeout),
                 Part::Broken(error) => return self.fail(why(&error)),
-                // Trailers end here: whoever merges them with the header would believe them.
-                Part::Trailers(_) => {}
+                Part::Trailers(trailers) => {
+                    if let Some(trailers) = self.trailers.pass(trailers) {
+                        self.upload.done.store(true, Ordering::Release);
+                        return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                    }
+                }
                 Part::End => {
                     self.upload.done.store(true, Ordering::Release);
                     return Poll::Ready(None);
@@ -166,7 +182,7 @@ impl FromClient {
                     };
                     self.left = left;
                     self.done_if_ended();
-                    return Poll::Ready(Some(Ok(data)));
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
             }
         }
@@ -204,7 +220,7 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyFailed>>> {
         match &mut *self {
             Self::Empty => Poll::Ready(None),
-            Self::Client(body) => body.poll(cx).map_ok(Frame::data),
+            Self::Client(body) => body.poll(cx),
         }
     }
 
