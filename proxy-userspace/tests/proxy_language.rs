@@ -200,6 +200,29 @@ fn bodies_come_from_files_beside_the_policy_and_are_part_of_its_hash() {
 }
 
 #[test]
+fn the_log_names_zones_but_no_lists_without_end() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let list: String =
+        (0..70_000u32).map(|n| format!("{}\n", std::net::Ipv4Addr::from(0x0b00_0000 + n))).collect();
+    fs::write(folder.path().join("list"), list).expect("a list");
+    let text = |log: &str| {
+        format!(
+            "version = 1\n[interfaces.eth0]\ndeny = [\"bad\"]\n[zones]\nbad = {{ file = \"list\" }}\n\
+             world = \"any\"\nlan = [\"10.0.0.0/8\"]\n[services.web]\nports = [\"tcp/80\"]\nallow = \"any\"\n\
+             [proxy]\n{log}{APP}"
+        )
+    };
+    let zones = |log: &str| {
+        let policy = policy::parse(&text(log), &folder.path().join("policy.toml"));
+        policy.unwrap_or_else(|error| panic!("{error}")).proxy.expect("a plan").zones
+    };
+    assert_eq!(zones(""), []);
+    let zones = zones("access-log = \"/var/log/a.log\"\n");
+    let shown: Vec<_> = zones.iter().map(|zone| (zone.name.as_str(), zone.prefixes.len())).collect();
+    assert_eq!(shown, [("world", 2), ("lan", 1)]);
+}
+
+#[test]
 fn a_plan_survives_the_way_to_the_worker() {
     let plan = plan(APP);
     let sent = serde_json::to_string(&plan).expect("JSON");

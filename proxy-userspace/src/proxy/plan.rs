@@ -21,8 +21,19 @@ pub struct Plan {
     /// What happens to requests. The most specific one that matches is taken: by listener, then host (exact, wildcard, any), then
     /// the longest path prefix. The order says nothing.
     pub routes: Vec<Route>,
+    /// Names for clients' addresses in the access log, in the policy's order. Empty without a log.
+    pub zones: Vec<Zone>,
     /// What holds for all listeners.
     pub common: Common,
+}
+
+/// A zone of the policy, by address alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Zone {
+    /// Its name.
+    pub name: String,
+    /// Its prefixes.
+    pub prefixes: Vec<IpNet>,
 }
 
 impl Default for Common {

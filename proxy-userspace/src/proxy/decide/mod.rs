@@ -27,6 +27,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 pub mod trailers;
+mod zones;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

@@ -222,7 +222,7 @@ fn ended(connection: &Connection, outcome: Result<(), hyper::Error>) {
     connection.shared.sink.access(&Record {
         unix_ns: unix_ns(),
         client: &client,
-        zone: None,
+        zone: state.router.zone(client.peer.ip()),
         asked: None,
         status: reason.status().unwrap_or(StatusCode::BAD_REQUEST).as_u16(),
         received: 0,

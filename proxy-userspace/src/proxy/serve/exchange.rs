@@ -81,7 +81,7 @@ impl Drop for Entry {
         shared.sink.access(&Record {
             unix_ns: self.unix_ns,
             client: &self.client,
-            zone: None,
+            zone: self.state.router.zone(self.client.peer.ip()),
             asked: Some(&self.asked),
             status: self.status,
             received,
