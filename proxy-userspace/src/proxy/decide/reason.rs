@@ -53,7 +53,9 @@ reasons! {
     VersionRefused = "version-refused", 505, "the version of HTTP is not spoken here";
     ClientTimeout = "client-timeout", 408, "the client took too long over its request";
     ClientGone = "client-gone", NONE, "the client went away before the answer was complete";
-    HandshakeFailed = "handshake-failed", NONE, "the TLS handshake failed";
+    HandshakeFailed = "handshake-failed", NONE, "the TLS handshake came to nothing: the client left, speaks no version or cipher that is spoken here, dislikes the certificate, or speaks plain HTTP";
+    TlsInvalid = "tls-invalid", NONE, "what came in place of a TLS handshake was none, or broke the protocol";
+    Http2Invalid = "http2-invalid", NONE, "the client broke or flooded HTTP/2";
     TooManyConnections = "too-many-connections", 503, "the proxy, or this source, has as many connections as allowed";
     UpstreamDown = "upstream-down", 502, "no server of the upstream could be reached";
     UpstreamTimeout = "upstream-timeout", 504, "the upstream took too long";
@@ -78,7 +80,8 @@ impl Reason {
                 | Self::LengthInvalid
                 | Self::BodyInvalid
                 | Self::VersionRefused
-                | Self::HandshakeFailed
+                | Self::TlsInvalid
+                | Self::Http2Invalid
         )
     }
 
