@@ -16,6 +16,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::upgrade::OnUpgrade;
 use tokio::time::{Sleep, sleep};
 
+use super::challenge::instead;
 use super::connection::Connection;
 use super::upstream::{Lease, Outcome, Outgoing, RequestBody, Upload, send};
 use super::watch::InFlight;
@@ -112,6 +113,7 @@ pub(super) async fn exchange(
     let length = if incoming.is_end_stream() { Some(0) } else { incoming.size_hint().exact() };
     let (id, now_ns) = (connection.shared.request_id(), connection.shared.now_ns());
     let client = connection.client(&state);
+    let challenge = connection.shared.challenges.http(&client, &head, length);
     let (asked, decision) = decide::request(&state.router, &client, head, length, id, now_ns);
     let entry = Box::new(Entry {
         connection,
@@ -131,7 +133,7 @@ pub(super) async fn exchange(
         complete: false,
         in_flight,
     });
-    match decision {
+    match instead(challenge, decision) {
         Decision::Answer(answer) => answered(entry, answer, length != Some(0)),
         Decision::Forward(forward) => forwarded(entry, *forward, incoming, upgrade).await,
     }

@@ -37,7 +37,7 @@ pub(super) fn check(
     report: &mut Report<'_>,
     entries: Vec<Entry<schema::Upstream>>,
 ) -> BTreeMap<String, Upstream> {
-    names_of(report, &entries, MOST, "upstream");
+    names_of(report, &entries, MOST, "upstreams");
     let mut upstreams = BTreeMap::new();
     for Entry { name, name_span, value } in entries {
         let Some(value) = value else { continue };
