@@ -3,6 +3,7 @@
 mod echo;
 pub mod fail2ban;
 mod http;
+mod pebble;
 mod postgres;
 mod udp;
 
@@ -12,6 +13,7 @@ use crate::lab::{Host, Lab};
 
 pub use echo::TcpEcho;
 pub use http::HttpServer;
+pub use pebble::{Pebble, PebbleFiles};
 pub use postgres::Postgres;
 pub(crate) use postgres::program as postgres_program;
 pub use udp::{ECHO, UdpService};

@@ -193,14 +193,18 @@ fn certificate(
         report.error(
             &span,
             format!("the certificate has no `{key}`"),
-            format!("write `{key} = \"{example}\"` in it, or `acme` for one that an authority issues"),
+            format!("write `{key} = \"{example}\"` in it"),
         );
     };
-    if value.chain.is_none() {
-        missing("chain", "/etc/ssl/site.crt");
-    }
-    if value.key.is_none() {
-        missing("key", "/etc/ssl/site.key");
+    match (&value.chain, &value.key) {
+        (None, None) => report.error(
+            &span,
+            "the certificate has no files, and nobody issues it",
+            "write `chain = \"…\"` and `key = \"…\"` in it, or `acme = \"…\"` with the name of an `[acme.NAME]`",
+        ),
+        (None, Some(_)) => missing("chain", "/etc/ssl/site.crt"),
+        (Some(_), None) => missing("key", "/etc/ssl/site.key"),
+        (Some(_), Some(_)) => {}
     }
     let (chain, key) = (value.chain?, value.key?);
     let chain = absolute(report, chain.get_ref(), &chain.span(), "/etc/ssl/site.crt");
