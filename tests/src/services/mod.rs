@@ -5,6 +5,7 @@ mod echo;
 pub mod fail2ban;
 mod http;
 mod nginx;
+mod pebble;
 mod postgres;
 mod udp;
 
@@ -15,6 +16,7 @@ use crate::lab::{Host, Lab};
 pub use echo::TcpEcho;
 pub use http::HttpServer;
 pub use nginx::Nginx;
+pub use pebble::{Pebble, PebbleFiles};
 pub use postgres::Postgres;
 pub(crate) use postgres::program as postgres_program;
 pub use udp::{ECHO, UdpService};

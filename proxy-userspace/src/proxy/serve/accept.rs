@@ -8,12 +8,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::{self, ProtocolVersion, ServerConfig, ServerConnection};
 
+use super::challenge::ACME_TLS;
 use super::connection::{Connection, serve};
 use super::watch::{Progress, Watched};
 use super::{Shared, State};
@@ -203,7 +205,7 @@ async fn attend(
     };
     let patience = Duration::from_millis(state.plan.common.timeouts.handshake_ms);
     let accepting = TlsAcceptor::from(config).accept(stream).into_fallible();
-    let stream = match timeout(patience, accepting).await {
+    let mut stream = match timeout(patience, accepting).await {
         Ok(Ok(stream)) => stream,
         Ok(Err((error, stream))) => {
             log::debug!("{}: TLS: {error}", client.peer);
@@ -211,6 +213,11 @@ async fn attend(
         }
         Err(_) => return shared.counts.reason(Reason::ClientTimeout),
     };
+    if stream.get_ref().1.alpn_protocol() == Some(ACME_TLS) {
+        // The handshake was all of it (RFC 8737 section 3).
+        let _ = timeout(patience, stream.shutdown()).await;
+        return;
+    }
     progress.handshaken();
     let session = stream.get_ref().1;
     let http2 = session.alpn_protocol() == Some(b"h2");

@@ -2,13 +2,21 @@
 //! [`super::connection`].
 //!
 //! The body is read when the upstream's connection asks for it, so that `100 Continue` goes out only then, and whoever is slow
-//! slows the other; but one without a length is read ahead, as far as the plan says. When the client leaves, hyper drops what is here, and with it the upstream's connection.
+//! slows the other; but one without a length is read ahead, as far as the plan says. When the client leaves, hyper drops what is
+//! here, and with it the upstream's connection.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue};
+use http::{Request, Response, StatusCode, Version};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::upgrade::OnUpgrade;
+
+use super::challenge::instead;
 use super::connection::Connection;
 use super::paced::{Paced, Part};
 use super::upstream::{FromClient, Lease, Outcome, Outgoing, RequestBody, Upload, send};
@@ -17,11 +25,6 @@ use super::{State, metrics, tunnel, unix_ns};
 use crate::proxy::decide::log::Record;
 use crate::proxy::decide::{self, Answer, Asked, Client, Decision, Forward, Reason, RouteState, Trailers};
 use crate::proxy::plan::UpstreamProtocol;
-use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue};
-use http::{Request, Response, StatusCode, Version};
-use hyper::body::{Body, Frame, Incoming, SizeHint};
-use hyper::upgrade::OnUpgrade;
 
 /// A request from its head to the end of its answer. Dropped, it is noted.
 pub(super) struct Entry {
@@ -112,6 +115,7 @@ pub(super) async fn exchange(
     let length = if incoming.is_end_stream() { Some(0) } else { incoming.size_hint().exact() };
     let (id, now_ns) = (connection.shared.request_id(), connection.shared.now_ns());
     let client = connection.client(&state);
+    let challenge = connection.shared.challenges.http(&client, &head, length);
     let (asked, decision) = decide::request(&state.router, &client, head, length, id, now_ns);
     let entry = Box::new(Entry {
         connection,
@@ -131,7 +135,7 @@ pub(super) async fn exchange(
         complete: false,
         in_flight,
     });
-    match decision {
+    match instead(challenge, decision) {
         Decision::Answer(answer) => answered(entry, answer, length != Some(0)),
         Decision::Forward(forward) => forwarded(entry, *forward, incoming, upgrade).await,
     }
