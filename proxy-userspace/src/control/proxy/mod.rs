@@ -3,7 +3,8 @@
 //! ```text
 //! apply ── prepare: bind, read certificates, check TLS ── packets: the policy goes live ── commit: the worker serves it
 //!                                                              └── refused: abandon
-//! loop, each second ── tend: follow the policy in force; start the worker again; certificates or log file replaced
+//! loop, each second ── tend: follow the policy in force; start the worker again; log file replaced; certificates, when
+//!                         [`notices`] says so, and each few seconds
 //! ```
 //!
 //! What can't be served is an error of an `apply`; at a start it is told and tried again, because the packet filter must not wait
@@ -12,12 +13,13 @@
 mod child;
 mod judge;
 mod logfile;
+mod notices;
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,6 +27,7 @@ use tokio::sync::mpsc;
 
 use child::{Child, Leaving, Unserved};
 use logfile::LogFile;
+use notices::Notices;
 
 use super::protocol::Response;
 use super::supervisor;
@@ -43,11 +46,16 @@ const OFFENDERS: usize = 64;
 /// The wait before a worker that ended is started again, at first and at most.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// A certificate is written before its key, or the key before: so long nothing is said of it.
+const HALF_A_PAIR: Duration = Duration::from_secs(2);
+/// How often files are looked at of which inotify says nothing.
+const LOOK_PERIOD: Duration = Duration::from_secs(5);
 
 /// The proxy of a daemon.
 #[derive(Debug)]
 pub(super) struct Proxy {
     state: Mutex<State>,
+    notices: Notices,
     offenders: mpsc::Sender<Ban>,
 }
 
@@ -61,6 +69,18 @@ struct State {
     child: Option<Child>,
     leaving: Vec<Leaving>,
     log: Option<LogFile>,
+    /// Certificates were last looked at then.
+    looked: Instant,
+    /// Why new certificates are not used.
+    unused: Option<Unused>,
+}
+
+/// Certificates that can't be used, such as one without its key, which may be written next.
+#[derive(Debug)]
+struct Unused {
+    why: String,
+    since: Instant,
+    told: bool,
 }
 
 /// A plan and what it takes.
@@ -109,7 +129,7 @@ pub(super) struct Prepared {
 }
 
 impl Proxy {
-    /// With sockets that were bound before this daemon, and where offenders are told of.
+    /// With sockets that were bound before this daemon, and where offenders are told of. To be called inside a tokio runtime.
     pub(super) fn new(inherited: Sockets) -> (Self, mpsc::Receiver<Ban>) {
         let (offenders, receiver) = mpsc::channel(OFFENDERS);
         let state = State {
@@ -119,8 +139,10 @@ impl Proxy {
             child: None,
             leaving: Vec::new(),
             log: None,
+            looked: Instant::now(),
+            unused: None,
         };
-        (Self { state: Mutex::new(state), offenders }, receiver)
+        (Self { state: Mutex::new(state), notices: Notices::new(), offenders }, receiver)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -159,6 +181,8 @@ impl Proxy {
         let mut state = self.state();
         let mut notes = prepared.notes;
         state.wanted = prepared.wanted;
+        state.unused = None;
+        self.notices.follow(state.files());
         let plan = state.wanted.as_ref().map(|wanted| Arc::clone(&wanted.plan));
         // Held by systemd too: a daemon that is started again refuses nobody meanwhile.
         supervisor::store(prepared.bound.iter().filter_map(|one| Some((one, state.sockets.get(one)?))));
@@ -183,7 +207,13 @@ impl Proxy {
             state.child = None;
             state.delay();
         }
-        state.look_at_files(&self.offenders);
+        let untold = state.unused.as_ref().is_some_and(|unused| !unused.told);
+        if self.notices.take() || untold || state.looked.elapsed() >= LOOK_PERIOD {
+            // Watched before they are looked at: what changes after the look is noticed.
+            self.notices.follow(state.files());
+            state.look_at_files(&self.offenders);
+        }
+        state.follow_log();
         if state.again.is_some_and(|(at, _)| Instant::now() >= at) {
             match state.serve(&self.offenders) {
                 Ok(()) => log::info!("the proxy serves again"),
@@ -204,6 +234,11 @@ impl Proxy {
                 self.state().delay();
             }
         }
+    }
+
+    /// Ends when certificates may have changed: [`Self::tend`] has to look.
+    pub(super) async fn noticed(&self) {
+        self.notices.noticed().await;
     }
 
     /// What the worker has counted; `None` if there is none, or it does not say.
@@ -282,32 +317,51 @@ impl State {
         served
     }
 
-    /// Reads certificates again that were replaced, and opens the log again that was moved away.
+    /// Certificates and keys that are served.
+    fn files(&self) -> impl Iterator<Item = &Path> {
+        self.wanted.iter().flat_map(|wanted| wanted.files.iter().map(|(path, _)| path.as_path()))
+    }
+
+    /// Reads certificates again that were replaced, and those that could not be used the last time.
     fn look_at_files(&mut self, offenders: &mpsc::Sender<Ban>) {
+        self.looked = Instant::now();
         let Some(wanted) = &mut self.wanted else { return };
-        if wanted.files.iter().any(|(path, before)| Look::at(path) != *before) {
-            // What can't be used now is looked at again when it changes once more: looked at before it is read.
-            wanted.files.iter_mut().for_each(|(path, look)| *look = Look::at(path));
-            let plan = Arc::clone(&wanted.plan);
-            let read = Wanted::read(&plan).and_then(|(fresh, warnings)| {
-                let notes = check(&plan, &fresh.secrets)?;
-                Ok((fresh, warnings.into_iter().chain(notes)))
-            });
-            match read {
-                Ok((fresh, notes)) if fresh.secrets != wanted.secrets => {
-                    notes.for_each(|note| log::warn!("the proxy: {note}"));
-                    self.wanted = Some(fresh);
-                    match self.serve(offenders) {
-                        Ok(()) => log::info!("the proxy has new certificates"),
-                        Err(why) => log::error!("the proxy: {why}"),
-                    }
-                }
-                Ok(_) => {}
-                Err(why) => {
-                    log::error!("new certificates are not used, those of before stay in service: {why}")
+        if self.unused.is_none() && wanted.files.iter().all(|(path, before)| Look::at(path) == *before) {
+            return;
+        }
+        // Looked at before they are read: what changes meanwhile is read again.
+        wanted.files.iter_mut().for_each(|(path, look)| *look = Look::at(path));
+        let plan = Arc::clone(&wanted.plan);
+        let read = Wanted::read(&plan).and_then(|(fresh, warnings)| {
+            let notes = check(&plan, &fresh.secrets)?;
+            Ok((fresh, warnings.into_iter().chain(notes)))
+        });
+        match read {
+            Ok((fresh, notes)) if fresh.secrets != wanted.secrets => {
+                self.unused = None;
+                notes.for_each(|note| log::warn!("the proxy: {note}"));
+                self.wanted = Some(fresh);
+                match self.serve(offenders) {
+                    Ok(()) => log::info!("the proxy has new certificates"),
+                    Err(why) => log::error!("the proxy: {why}"),
                 }
             }
+            Ok(_) => self.unused = None,
+            Err(why) => {
+                let before = self.unused.take().filter(|unused| unused.why == why);
+                let mut unused = before.unwrap_or(Unused { why, since: Instant::now(), told: false });
+                if !unused.told && unused.since.elapsed() >= HALF_A_PAIR {
+                    let why = &unused.why;
+                    log::error!("new certificates are not used, those of before stay in service: {why}");
+                    unused.told = true;
+                }
+                self.unused = Some(unused);
+            }
         }
+    }
+
+    /// Opens the log again that was moved away.
+    fn follow_log(&mut self) {
         if let (Some(child), Some(wanted)) = (&self.child, &self.wanted)
             && let Err(error) = follow_log(&mut self.log, child, &wanted.plan)
         {
