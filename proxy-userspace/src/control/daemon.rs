@@ -274,6 +274,7 @@ pub async fn run(places: Places, start: Start, enforcing: impl FnOnce(&Report)) 
                     daemon.reload().await;
                 }
             }
+            () = daemon.proxy.noticed() => daemon.tend(),
             _ = alive.tick() => supervisor::alive(),
             _ = housekeeping.tick() => daemon.sweep().await,
             _ = terminate.recv() => break,

@@ -3,7 +3,8 @@
 //! ```text
 //! apply ── prepare: bind, read certificates, check TLS ── packets: the policy goes live ── commit: the worker serves it
 //!                                                              └── refused: abandon
-//! loop, each second ── tend: follow the policy in force; start the worker again; certificates or log file replaced
+//! loop, each second ── tend: follow the policy in force; start the worker again; log file replaced; certificates, when
+//!                         [`notices`] says so, and each few seconds
 //! ```
 //!
 //! What can't be served is an error of an `apply`; at a start it is told and tried again, because the packet filter must not wait
@@ -13,6 +14,7 @@ mod acme;
 mod child;
 mod judge;
 mod logfile;
+mod notices;
 
 use std::fmt;
 use std::io;
@@ -27,6 +29,7 @@ use tokio::sync::mpsc;
 use acme::{Acme, Present};
 use child::{Child, Leaving, Unserved};
 use logfile::LogFile;
+use notices::Notices;
 
 use super::protocol::Response;
 use super::supervisor;
@@ -46,12 +49,17 @@ const OFFENDERS: usize = 64;
 /// The wait before a worker that ended is started again, at first and at most.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// A certificate is written before its key, or the key before: so long nothing is said of it.
+const HALF_A_PAIR: Duration = Duration::from_secs(2);
+/// How often files are looked at of which inotify says nothing.
+const LOOK_PERIOD: Duration = Duration::from_secs(5);
 
 /// The proxy of a daemon.
 #[derive(Debug)]
 pub(super) struct Proxy {
     state: Arc<Mutex<State>>,
     acme: Acme,
+    notices: Notices,
     offenders: mpsc::Sender<Ban>,
 }
 
@@ -67,6 +75,18 @@ struct State {
     log: Option<LogFile>,
     /// What answers the challenges of authorities.
     proofs: Vec<Proof>,
+    /// Certificates were last looked at then.
+    looked: Instant,
+    /// Why new certificates are not used.
+    unused: Option<Unused>,
+}
+
+/// Certificates that can't be used, such as one without its key, which may be written next.
+#[derive(Debug)]
+struct Unused {
+    why: String,
+    since: Instant,
+    told: bool,
 }
 
 /// A plan and what it takes.
@@ -115,7 +135,8 @@ pub(super) struct Prepared {
 }
 
 impl Proxy {
-    /// With sockets that were bound before this daemon, what outlives it, and where offenders are told of.
+    /// With sockets that were bound before this daemon, what outlives it, and where offenders are told of. To be called inside a tokio
+    /// runtime.
     pub(super) fn new(inherited: Sockets, state_dir: &Path) -> (Self, mpsc::Receiver<Ban>) {
         let (offenders, receiver) = mpsc::channel(OFFENDERS);
         let state = State {
@@ -126,9 +147,11 @@ impl Proxy {
             leaving: Vec::new(),
             log: None,
             proofs: Vec::new(),
+            looked: Instant::now(),
+            unused: None,
         };
         let state = Arc::new(Mutex::new(state));
-        (Self { state, acme: Acme::new(state_dir), offenders }, receiver)
+        (Self { state, acme: Acme::new(state_dir), notices: Notices::new(), offenders }, receiver)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -172,6 +195,8 @@ impl Proxy {
             self.acme.looked_after();
         }
         state.wanted = prepared.wanted;
+        state.unused = None;
+        self.notices.follow(state.files());
         let plan = state.wanted.as_ref().map(|wanted| Arc::clone(&wanted.plan));
         // Held by systemd too: a daemon that is started again refuses nobody meanwhile.
         supervisor::store(prepared.bound.iter().filter_map(|one| Some((one, state.sockets.get(one)?))));
@@ -197,7 +222,13 @@ impl Proxy {
             state.delay();
         }
         let is_issued = self.order(&state);
-        state.look_at_files(&self.acme, is_issued, &self.offenders);
+        let untold = state.unused.as_ref().is_some_and(|unused| !unused.told);
+        if is_issued || self.notices.take() || untold || state.looked.elapsed() >= LOOK_PERIOD {
+            // Watched before they are looked at: what changes after the look is noticed.
+            self.notices.follow(state.files());
+            state.look_at_files(&self.acme, is_issued, &self.offenders);
+        }
+        state.follow_log();
         if state.again.is_some_and(|(at, _)| Instant::now() >= at) {
             match state.serve(&self.offenders) {
                 Ok(()) => log::info!("the proxy serves again"),
@@ -232,6 +263,11 @@ impl Proxy {
                 self.state().delay();
             }
         }
+    }
+
+    /// Ends when certificates may have changed: [`Self::tend`] has to look.
+    pub(super) async fn noticed(&self) {
+        self.notices.noticed().await;
     }
 
     /// What the worker has counted; `None` if there is none, or it does not say.
@@ -323,32 +359,52 @@ impl State {
         child.present(&self.proofs)
     }
 
-    /// Reads certificates again that were replaced or issued, and opens the log again that was moved away.
+    /// Certificates and keys that are served.
+    fn files(&self) -> impl Iterator<Item = &Path> {
+        self.wanted.iter().flat_map(|wanted| wanted.files.iter().map(|(path, _)| path.as_path()))
+    }
+
+    /// Reads certificates again that were replaced or issued, and those that could not be used the last time.
     fn look_at_files(&mut self, acme: &Acme, is_issued: bool, offenders: &mpsc::Sender<Ban>) {
+        self.looked = Instant::now();
         let Some(wanted) = &mut self.wanted else { return };
-        if is_issued || wanted.files.iter().any(|(path, before)| Look::at(path) != *before) {
-            // What can't be used now is looked at again when it changes once more: looked at before it is read.
-            wanted.files.iter_mut().for_each(|(path, look)| *look = Look::at(path));
-            let plan = Arc::clone(&wanted.plan);
-            let read = Wanted::read(&plan, acme).and_then(|(fresh, warnings)| {
-                let notes = check(&plan, &fresh.secrets)?;
-                Ok((fresh, warnings.into_iter().chain(notes)))
-            });
-            match read {
-                Ok((fresh, notes)) if fresh.secrets != wanted.secrets => {
-                    notes.for_each(|note| log::warn!("the proxy: {note}"));
-                    self.wanted = Some(fresh);
-                    match self.serve(offenders) {
-                        Ok(()) => log::info!("the proxy has new certificates"),
-                        Err(why) => log::error!("the proxy: {why}"),
-                    }
-                }
-                Ok(_) => {}
-                Err(why) => {
-                    log::error!("new certificates are not used, those of before stay in service: {why}")
+        let unchanged = wanted.files.iter().all(|(path, before)| Look::at(path) == *before);
+        if !is_issued && self.unused.is_none() && unchanged {
+            return;
+        }
+        // Looked at before they are read: what changes meanwhile is read again.
+        wanted.files.iter_mut().for_each(|(path, look)| *look = Look::at(path));
+        let plan = Arc::clone(&wanted.plan);
+        let read = Wanted::read(&plan, acme).and_then(|(fresh, warnings)| {
+            let notes = check(&plan, &fresh.secrets)?;
+            Ok((fresh, warnings.into_iter().chain(notes)))
+        });
+        match read {
+            Ok((fresh, notes)) if fresh.secrets != wanted.secrets => {
+                self.unused = None;
+                notes.for_each(|note| log::warn!("the proxy: {note}"));
+                self.wanted = Some(fresh);
+                match self.serve(offenders) {
+                    Ok(()) => log::info!("the proxy has new certificates"),
+                    Err(why) => log::error!("the proxy: {why}"),
                 }
             }
+            Ok(_) => self.unused = None,
+            Err(why) => {
+                let before = self.unused.take().filter(|unused| unused.why == why);
+                let mut unused = before.unwrap_or(Unused { why, since: Instant::now(), told: false });
+                if !unused.told && unused.since.elapsed() >= HALF_A_PAIR {
+                    let why = &unused.why;
+                    log::error!("new certificates are not used, those of before stay in service: {why}");
+                    unused.told = true;
+                }
+                self.unused = Some(unused);
+            }
         }
+    }
+
+    /// Opens the log again that was moved away.
+    fn follow_log(&mut self) {
         if let (Some(child), Some(wanted)) = (&self.child, &self.wanted)
             && let Err(error) = follow_log(&mut self.log, child, &wanted.plan)
         {
