@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 use tollgate::proxy::privilege::is_harmless;
-use tollgate_tests::lab::{Lab, SERVER_V4};
+use tollgate_tests::lab::{Lab, OUTSIDE_V4, SERVER_V4};
 use tollgate_tests::scrape::{ADDRESS, Metrics};
 use tollgate_tests::services::{Pebble, PebbleFiles, TEMP_PREFIX};
 use tollgate_tests::{Host, Tollgate};
@@ -263,7 +263,14 @@ fn what_stands_in_and_what_is_old_stay_in_service_until_the_authority_is_back() 
     );
     let mut held = Held::open(&site.lab, "a.example")?;
     ensure!(held.ask("a.example")? == "the site", "no answer");
-    // It comes, with certificates that are renewed after ten seconds; an apply tries at once.
+    // It comes, and looks for the name elsewhere: what it says of that is told.
+    let astray = site.files.start_with(&site.lab, Duration::from_secs(15), OUTSIDE_V4)?;
+    site.apply(&text)?;
+    site.wait("its refusal", || Ok(site.said("it could not see that the name is ours: a.example: ") == 1))?;
+    ensure!(site.said("connection refused") == 1, "{}", site.tollgate.log());
+    ensure!(site.said("it is tried again in 2m") == 1, "{}", site.tollgate.log());
+    drop(astray);
+    // And it comes with certificates that are renewed after ten seconds; an apply tries at once.
     let pebble: Pebble = site.files.start(&site.lab, Duration::from_secs(15))?;
     site.apply(&text)?;
     site.wait("a certificate", || Ok(site.curl("https://a.example/")? == "the site 200"))?;
@@ -285,7 +292,8 @@ fn what_stands_in_and_what_is_old_stay_in_service_until_the_authority_is_back() 
     site.apply(&wider)?;
     site.wait("a certificate for both", || Ok(site.curl("https://b.example/")? == "the site 200"))?;
     ensure!(site.curl("https://a.example/")? == "the site 200", "{}", site.tollgate.log());
-    ensure!(site.said("a new one is registered") == 1, "{}", site.tollgate.log());
+    // As the one that looked elsewhere had.
+    ensure!(site.said("a new one is registered") == 2, "{}", site.tollgate.log());
     ensure!(held.ask("a.example")? == "the site", "what was open before is closed");
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! An authority that issues certificates by ACME: Pebble, outside the router, with a DNS server of its own that says every name is the
-//! lab's server. It looks at challenges as the public ones do, at ports 80 and 443.
+//! An authority that issues certificates by ACME: Pebble, outside the router, with a DNS server of its own that knows one
+//! address for every name. It looks at challenges as the public ones do, at ports 80 and 443.
 
 use std::fs;
 use std::net::{IpAddr, TcpStream};
@@ -78,8 +78,13 @@ impl PebbleFiles {
         format!("https://{OUTSIDE_V4}:{PORT}/dir")
     }
 
-    /// Starts one whose certificates are good for so long.
+    /// Starts one whose certificates are good for so long. Every name is the server's.
     pub fn start(&self, lab: &Lab, good_for: Duration) -> Result<Pebble> {
+        self.start_with(lab, good_for, SERVER_V4)
+    }
+
+    /// Starts one that finds every name at this address.
+    pub fn start_with(&self, lab: &Lab, good_for: Duration, address: &str) -> Result<Pebble> {
         let config = serde_json::json!({ "pebble": {
             "listenAddress": format!("{OUTSIDE_V4}:{PORT}"),
             "managementListenAddress": format!("{OUTSIDE_V4}:{MANAGEMENT}"),
@@ -102,7 +107,7 @@ impl PebbleFiles {
         };
         let mut dns = ns.command("pebble-challtestsrv");
         dns.args(["-http01", "", "-https01", "", "-tlsalpn01", "", "-management", "127.0.0.1:8055"]);
-        dns.args(["-dns01", &format!("127.0.0.1:{DNS}"), "-defaultIPv4", SERVER_V4, "-defaultIPv6", ""]);
+        dns.args(["-dns01", &format!("127.0.0.1:{DNS}"), "-defaultIPv4", address, "-defaultIPv6", ""]);
         let dns = started(dns)?;
         let mut pebble = ns.command("pebble");
         pebble.args(["-dnsserver", &format!("127.0.0.1:{DNS}"), "-config"]).arg(&path);

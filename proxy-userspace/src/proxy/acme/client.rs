@@ -114,8 +114,12 @@ async fn carry_through(order: &Order, daemon: &mut Daemon, not_before: &NotBefor
     }
     match placed.poll_ready(&POLL).await {
         Ok(OrderStatus::Ready) => {}
-        Ok(_) => return Err(refusal(&mut placed).await),
-        Err(error) => return Err(format!("waiting for it to look at the answers: {}", said(&error))),
+        outcome => {
+            let own = outcome.err().map_or_else(|| "it refuses the order".to_owned(), |error| said(&error));
+            return Err(refusal(&mut placed)
+                .await
+                .unwrap_or(format!("waiting for it to look at the answers: {own}")));
+        }
     }
     let finalized = placed.finalize_csr(&order.request).await;
     finalized.map_err(|error| format!("sending the request for the certificate: {}", said(&error)))?;
@@ -213,8 +217,8 @@ async fn answer(order: &Order, placed: &mut instant_acme::Order) -> Result<(), E
     Ok(())
 }
 
-/// Why an order is invalid: what the authority says of its challenges.
-async fn refusal(placed: &mut instant_acme::Order) -> String {
+/// What the authority says of challenges that it found unanswered.
+async fn refusal(placed: &mut instant_acme::Order) -> Option<String> {
     let mut whys = Vec::new();
     let mut authorizations = placed.authorizations();
     while let Some(Ok(mut authorization)) = authorizations.next().await {
@@ -223,17 +227,21 @@ async fn refusal(placed: &mut instant_acme::Order) -> String {
         }
         let name = authorization.identifier().to_string();
         let problems = authorization.challenges.iter().filter_map(|challenge| challenge.error.as_ref());
-        whys.extend(problems.map(|problem| format!("{name}: {problem}")));
+        whys.extend(problems.map(|problem| printable(&format!("{name}: {problem}"))));
     }
-    if whys.is_empty() {
-        return "the authority refuses the order and does not say why".to_owned();
-    }
-    format!("the authority could not see that the name is ours: {}", whys.join("; "))
+    (!whys.is_empty()).then(|| format!("it could not see that the name is ours: {}", whys.join("; ")))
 }
 
+/// What went wrong, in one line: the authority's words end up in logs.
 fn said(error: &Error) -> String {
     match error {
         Error::Timeout(_) => "it took too long".to_owned(),
-        error => error.to_string(),
+        error => printable(&error.to_string()),
     }
+}
+
+fn printable(text: &str) -> String {
+    // instant-acme's own words before those of the authority.
+    let text = text.replacen("API error: ", "", 1);
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

@@ -267,11 +267,17 @@ pub fn check(plan: &Plan, certificates: &Certificates) -> Result<Vec<String>, Re
     let tickets = Tickets::new().map_err(Refused::Other)?;
     let now = i64::try_from(unix_ns() / 1_000_000_000).unwrap_or(i64::MAX);
     let (_, expiries) = tls::listeners(plan, certificates, &tickets, &Arc::default(), now)?;
+    // Those that authorities issue are renewed by then, or live no longer.
+    let tls = plan.listeners.values().filter_map(|listener| listener.tls.as_ref());
+    let issued = tls.flat_map(|tls| &tls.certificates).filter(|one| one.authority.is_some());
+    let issued: Vec<_> = issued.map(|one| one.chain.as_path()).collect();
     let soon = expiries.into_iter().filter_map(|one| {
         let (days, file) = ((one.not_after - now).div_euclid(86_400), one.file.display());
         match days {
             ..0 => Some(format!("the certificate {file} has expired")),
-            0..SOON_DAYS => Some(format!("the certificate {file} expires in {days} days")),
+            0..SOON_DAYS if !issued.contains(&one.file.as_path()) => {
+                Some(format!("the certificate {file} expires in {days} days"))
+            }
             _ => None,
         }
     });
