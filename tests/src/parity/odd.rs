@@ -88,20 +88,13 @@ fn serve(stream: &TcpStream, notes: &Mutex<Vec<Seen>>) -> Result<()> {
 
 /// Reads one request; none if the connection ends.
 fn request(reader: &mut impl BufRead) -> Result<Option<Seen>> {
-    let mut first = String::new();
-    if reader.read_line(&mut first)? == 0 {
-        return Ok(None);
-    }
+    let Some(first) = line(reader)? else { return Ok(None) };
     let mut words = first.trim_end().splitn(3, ' ').map(str::to_owned);
     let mut seen: Seen = BTreeMap::new();
     for name in ["method", "target", "version"] {
         seen.insert(name.to_owned(), words.next().unwrap_or_default());
     }
-    loop {
-        let mut line = String::new();
-        if reader.read_line(&mut line)? == 0 || line.trim_end().is_empty() {
-            break;
-        }
+    while let Some(line) = line(reader)?.filter(|line| !line.trim_end().is_empty()) {
         let (name, value) = line.trim_end().split_once(':').unwrap_or((line.trim_end(), ""));
         let values = seen.entry(format!("header:{}", name.to_ascii_lowercase())).or_default();
         let comma = if values.is_empty() { "" } else { " | " };
@@ -117,6 +110,13 @@ fn request(reader: &mut impl BufRead) -> Result<Option<Seen>> {
     }
     seen.insert("body".to_owned(), format!("{} bytes: {}", body.len(), String::from_utf8_lossy(&body)));
     Ok(Some(seen))
+}
+
+/// A line, whatever its bytes; none at the end.
+fn line(reader: &mut impl BufRead) -> Result<Option<String>> {
+    let mut bytes = Vec::new();
+    let read = reader.read_until(b'\n', &mut bytes)?;
+    Ok((read > 0).then(|| String::from_utf8_lossy(&bytes).into_owned()))
 }
 
 fn chunks(reader: &mut impl BufRead, body: &mut Vec<u8>) -> Result<()> {
@@ -177,9 +177,9 @@ fn answer(path: &str) -> Answer {
             "2\r\nok\r\n0\r\nX-Last: yes\r\n\r\n",
         )),
         "/chunks" => stays(ok("Transfer-Encoding: chunked\r\n", "2\r\nok\r\n3;x=y\r\n, k\r\n0\r\n\r\n")),
-        "/early-hints" => stays(
-            [b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n".to_vec(), whole("")].concat(),
-        ),
+        "/early-hints" => {
+            stays([b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n".to_vec(), whole("")].concat())
+        }
         "/continue" => stays([b"HTTP/1.1 100 Continue\r\n\r\n".to_vec(), whole("")].concat()),
         "/hop-by-hop" => stays(whole(
             "Connection: keep-alive, X-Mine\r\nX-Mine: 1\r\nKeep-Alive: timeout=5\r\nUpgrade: h2c\r\n\
@@ -200,12 +200,16 @@ fn answer(path: &str) -> Answer {
         "/600" => stays(b"HTTP/1.1 600 Beyond\r\nContent-Length: 2\r\n\r\nok".to_vec()),
         "/099" => closes(b"HTTP/1.1 099 Below\r\nContent-Length: 2\r\n\r\nok".to_vec()),
         "/701-times" => closes(b"HTTP/9.9 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec()),
-        "/unasked" => closes(format!("HTTP/1.1 101 Switching Protocols\r\n{switch}{accept}\r\n").into_bytes()),
+        "/unasked" => {
+            closes(format!("HTTP/1.1 101 Switching Protocols\r\n{switch}{accept}\r\n").into_bytes())
+        }
         "/ws" => closes(format!("HTTP/1.1 101 Switching Protocols\r\n{switch}{accept}\r\n").into_bytes()),
         "/ws-declined" => stays(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno".to_vec()),
         "/to-itself" => stays(
-            b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:8090/there\r\nContent-Length: 0\r\n\r\n".to_vec(),
+            b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:8090/there\r\nContent-Length: 0\r\n\r\n"
+                .to_vec(),
         ),
+        "/accel-redirect" => stays(ok("Content-Length: 8\r\nX-Accel-Redirect: /there\r\n", "not this")),
         "/refresh" => stays(whole("Refresh: 5; url=http://127.0.0.1:8090/there\r\n")),
         "/mixed-case" => stays(whole("x-MiXeD: 1\r\nX-mIxEd: 2\r\n")),
         "/latin-1" => {

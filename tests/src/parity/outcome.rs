@@ -73,23 +73,26 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// The statuses, as the table shows them.
+    /// The statuses, as the table shows them: those in a row that are the same once, with their number.
     pub fn statuses(&self) -> String {
-        let all: Vec<_> = self
-            .answers
-            .iter()
-            .map(|answer| {
-                let cut = if answer.whole { "" } else { " cut" };
-                format!("{}{cut}", answer.status)
-            })
+        let mut all: Vec<(String, usize)> = Vec::new();
+        for answer in &self.answers {
+            let status = format!("{}{}", answer.status, if answer.whole { "" } else { " cut" });
+            match all.last_mut() {
+                Some((last, count)) if *last == status => *count += 1,
+                _ => all.push((status, 1)),
+            }
+        }
+        let mut words: Vec<String> = all
+            .into_iter()
+            .map(|(status, count)| if count == 1 { status } else { format!("{count} x {status}") })
             .collect();
-        let end = match self.end {
-            End::Open => "",
-            End::Closed => " closed",
-            End::Silent => " silent",
-        };
-        let text = format!("{}{end}", all.join(", "));
-        text.trim().to_owned()
+        match self.end {
+            End::Open => {}
+            End::Closed => words.push("closed".to_owned()),
+            End::Silent => words.push("silent".to_owned()),
+        }
+        words.join(", ")
     }
 }
 
@@ -129,15 +132,22 @@ pub fn compare(nginx: &Outcome, here: &Outcome) -> Vec<Aspect> {
     note("end".to_owned(), format!("{:?}", nginx.end), format!("{:?}", here.end));
     note("tunnel".to_owned(), text(&nginx.tunnel), text(&here.tunnel));
     if theirs == ours {
+        // A page of the proxy's own, also where HEAD leaves it out.
+        let nobody_was_asked = nginx.seen.is_empty();
         for (nginx, here) in nginx.answers.iter().zip(&here.answers) {
-            answers(nginx, here, &mut note);
+            answers(nginx, here, nobody_was_asked, &mut note);
         }
     }
-    note("seen".to_owned(), format!("{} requests", nginx.seen.len()), format!("{} requests", here.seen.len()));
+    note(
+        "seen".to_owned(),
+        format!("{} requests", nginx.seen.len()),
+        format!("{} requests", here.seen.len()),
+    );
     for (nginx, here) in nginx.seen.iter().zip(&here.seen) {
         let names: BTreeSet<&String> = nginx.keys().chain(here.keys()).collect();
         for name in names {
-            let value = |seen: &Seen| seen.get(name).map_or("(none)".to_owned(), |text| without_session(text));
+            let value =
+                |seen: &Seen| seen.get(name).map_or("(none)".to_owned(), |text| without_session(text));
             note(format!("seen:{name}"), value(nginx), value(here));
         }
     }
@@ -147,15 +157,24 @@ pub fn compare(nginx: &Outcome, here: &Outcome) -> Vec<Aspect> {
     found
 }
 
-fn answers(nginx: &Answer, here: &Answer, note: &mut impl FnMut(String, String, String)) {
+fn answers(
+    nginx: &Answer,
+    here: &Answer,
+    nobody_was_asked: bool,
+    note: &mut impl FnMut(String, String, String),
+) {
     note("version".to_owned(), nginx.version.clone(), here.version.clone());
-    note("reason".to_owned(), nginx.reason.clone(), here.reason.clone());
     note("whole".to_owned(), nginx.whole.to_string(), here.whole.to_string());
-    let own_page = nginx.is_of_nginx();
+    let own_page = nobody_was_asked || nginx.is_of_nginx();
+    let body = |answer: &Answer| format!("{} {}", answer.reason, text(&answer.body));
     if own_page {
-        note("page".to_owned(), text(&nginx.body), text(&here.body));
+        note("page".to_owned(), body(nginx), body(here));
     } else {
-        note("body".to_owned(), text(&nginx.body), text(&here.body));
+        note("reason".to_owned(), nginx.reason.clone(), here.reason.clone());
+        // How much arrives of one that breaks off is a matter of moments.
+        if nginx.whole && here.whole {
+            note("body".to_owned(), text(&nginx.body), text(&here.body));
+        }
     }
     let of_a_page = ["cache-control", "content-length", "content-type"];
     let names: BTreeSet<&str> =
@@ -258,7 +277,10 @@ mod tests {
     fn what_differs_is_named() {
         let one = outcome(200, &[("etag", "a"), ("date", "now")], "x");
         assert_eq!(whats(&one, &one), [""; 0]);
-        assert_eq!(whats(&one, &outcome(200, &[("etag", "b"), ("date", "then")], "y")), ["body", "header:etag"]);
+        assert_eq!(
+            whats(&one, &outcome(200, &[("etag", "b"), ("date", "then")], "y")),
+            ["body", "header:etag"]
+        );
         assert_eq!(whats(&one, &outcome(200, &[("etag", "a"), ("etag", "a")], "x")), ["header:etag"]);
         // What follows from another status is not named.
         assert_eq!(whats(&one, &outcome(404, &[], "")), ["status"]);
@@ -283,7 +305,10 @@ mod tests {
     fn pages_of_the_proxies_differ_as_pages() {
         let page = "<html><center>nginx/1.22.1</center>";
         let nginx = outcome(404, &[("content-type", "text/html"), ("x-a", "1")], page);
-        assert_eq!(whats(&nginx, &outcome(404, &[("content-type", "text/plain")], "no")), ["header:x-a", "page"]);
+        assert_eq!(
+            whats(&nginx, &outcome(404, &[("content-type", "text/plain")], "no")),
+            ["header:x-a", "page"]
+        );
     }
 
     #[test]

@@ -48,6 +48,12 @@ hosts = "odd.example"
 to = "odd"
 websocket = true
 
+[routes.part]
+listeners = "https"
+hosts = "part.example"
+path = "/api"
+to = "odd"
+
 [routes.down]
 listeners = "https"
 hosts = "down.example"
@@ -106,6 +112,14 @@ server {
     proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
     proxy_set_header X-Forwarded-Proto $scheme;
   }
+}
+server {
+  listen 192.168.0.105:443 ssl http2;
+  server_name part.example;
+  ssl_certificate CERTIFICATES/crm.crt;
+  ssl_certificate_key CERTIFICATES/crm.key;
+  location / { return 404; }
+  location /api/ { proxy_pass http://127.0.0.1:8090; }
 }
 server {
   listen 192.168.0.105:443 ssl http2;
@@ -185,7 +199,10 @@ impl Stage {
         let bound = text
             .replace("bind = \":80\"", &format!("bind = \"{HERE}:80\""))
             .replace("bind = \":443\"", &format!("bind = \"{HERE}:443\""));
-        ensure!(bound.matches(&HERE.to_string()).count() > text.matches(&HERE.to_string()).count() + 1, "no listeners");
+        ensure!(
+            bound.matches(&HERE.to_string()).count() > text.matches(&HERE.to_string()).count() + 1,
+            "no listeners"
+        );
         let tests = bound.find("[[test]]").context("the policy has no tests")?;
         let (before, after) = bound.split_at(tests);
         Ok(format!("{before}{MORE_ROUTES}\n{after}"))

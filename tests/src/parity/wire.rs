@@ -134,6 +134,9 @@ pub(super) fn http2(ns: &Ns, address: Ipv4Addr, args: &[String]) -> Result<Said>
         // curl was called wrongly.
         code => bail!("curl {args:?}: {code:?} {}", String::from_utf8_lossy(&output.stderr)),
     };
+    if let (Some(last), true) = (answers.last_mut(), end != End::Open) {
+        last.whole = false;
+    }
     Ok(Said { handshake: "curl".to_owned(), answers, tunnel: Vec::new(), end })
 }
 
@@ -332,7 +335,10 @@ fn handshake(
         connection.complete_io(&mut below).map_err(failed)?;
     }
     let mut hasher = DefaultHasher::new();
-    connection.peer_certificates().map(|chain| chain.iter().map(AsRef::as_ref).collect::<Vec<&[u8]>>()).hash(&mut hasher);
+    connection
+        .peer_certificates()
+        .map(|chain| chain.iter().map(AsRef::as_ref).collect::<Vec<&[u8]>>())
+        .hash(&mut hasher);
     let protocol = connection.alpn_protocol().map(String::from_utf8_lossy);
     let text = format!("{:?} {protocol:?} {:x}", connection.protocol_version(), hasher.finish());
     Ok((StreamOwned::new(connection, below), text))

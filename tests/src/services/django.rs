@@ -85,7 +85,9 @@ impl Django {
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()
-            .with_context(|| format!("starting {program} (Debian: apt-get install gunicorn python3-django)"))?;
+            .with_context(|| {
+                format!("starting {program} (Debian: apt-get install gunicorn python3-django)")
+            })?;
         Ok(Self { ns: ns.clone(), address, server, folder, read: Mutex::new(0) })
     }
 

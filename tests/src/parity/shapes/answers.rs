@@ -71,7 +71,11 @@ pub(super) fn shapes() -> Vec<Shape> {
     let cookie = format!("Cookie: csrftoken={TOKEN}");
     let kind = "Content-Type: application/x-www-form-urlencoded";
     for (name, host, lines) in [
-        ("a form with its token", PLATFORM, vec![&*cookie, kind, "Referer: https://dashboard.krystal.technology/form"]),
+        (
+            "a form with its token",
+            PLATFORM,
+            vec![&*cookie, kind, "Referer: https://dashboard.krystal.technology/form"],
+        ),
         (
             "a form with its token and an Origin",
             PLATFORM,
@@ -82,15 +86,29 @@ pub(super) fn shapes() -> Vec<Shape> {
                 "Origin: https://dashboard.krystal.technology",
             ],
         ),
-        ("a form with its token to the development server", CRM, vec![&*cookie, kind, "Referer: https://192.168.0.104/form"]),
+        (
+            "a form with its token to the development server",
+            CRM,
+            vec![&*cookie, kind, "Referer: https://192.168.0.104/form"],
+        ),
         ("a form without a referer", PLATFORM, vec![&*cookie, kind]),
         ("a form of another site", PLATFORM, vec![&*cookie, kind, "Referer: https://other.example/form"]),
-        ("a form of the same site without TLS", PLATFORM, vec![&*cookie, kind, "Referer: http://dashboard.krystal.technology/form"]),
-        ("a form without its cookie", PLATFORM, vec![kind, "Referer: https://dashboard.krystal.technology/form"]),
+        (
+            "a form of the same site without TLS",
+            PLATFORM,
+            vec![&*cookie, kind, "Referer: http://dashboard.krystal.technology/form"],
+        ),
+        (
+            "a form without its cookie",
+            PLATFORM,
+            vec![kind, "Referer: https://dashboard.krystal.technology/form"],
+        ),
     ] {
         all.push(post(name, host, "/form", &lines, form.as_bytes()));
     }
-    for (name, host) in [("a session, on one connection", PLATFORM), ("a session of the development server", CRM)] {
+    for (name, host) in
+        [("a session, on one connection", PLATFORM), ("a session of the development server", CRM)]
+    {
         all.push(steps(
             name,
             to(host),

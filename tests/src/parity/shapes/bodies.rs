@@ -22,9 +22,15 @@ pub(super) fn shapes() -> Vec<Shape> {
     ] {
         all.push(once(name, to(host), request(&format!("{method} /echo"), host, &[], b"")));
     }
-    for (name, method) in [("PUT", "PUT"), ("PATCH", "PATCH"), ("DELETE with a body", "DELETE"), ("GET with a body", "GET")] {
+    for (name, method) in
+        [("PUT", "PUT"), ("PATCH", "PATCH"), ("DELETE with a body", "DELETE"), ("GET with a body", "GET")]
+    {
         let line = format!("{method} /echo");
-        all.push(once(name, to(PLATFORM), with_body(&line, PLATFORM, &["Content-Type: text/plain"], b"a body")));
+        all.push(once(
+            name,
+            to(PLATFORM),
+            with_body(&line, PLATFORM, &["Content-Type: text/plain"], b"a body"),
+        ));
     }
     let connect = format!("CONNECT {PLATFORM}:443");
     all.push(once("CONNECT", to(PLATFORM), request(&connect, PLATFORM, &[], b"")));
@@ -60,14 +66,24 @@ pub(super) fn shapes() -> Vec<Shape> {
         ("chunks to the development server", CRM, vec![chunked], chunks),
         ("chunks to what reads chunks", ODD, vec![chunked], chunks),
         ("chunks with extensions", ODD, vec![chunked], b"3;a=b\r\nabc\r\n0\r\n\r\n"),
-        ("chunks with a trailer", ODD, vec![chunked, "Trailer: X-Last"], b"3\r\nabc\r\n0\r\nX-Last: yes\r\n\r\n"),
+        (
+            "chunks with a trailer",
+            ODD,
+            vec![chunked, "Trailer: X-Last"],
+            b"3\r\nabc\r\n0\r\nX-Last: yes\r\n\r\n",
+        ),
         ("no chunk but the last", ODD, vec![chunked], b"0\r\n\r\n"),
         ("a form in chunks", PLATFORM, vec![chunked, form], b"3\r\na=1\r\n4\r\n&b=2\r\n0\r\n\r\n"),
         ("a chunk of no length", ODD, vec![chunked], b"x\r\nabc\r\n0\r\n\r\n"),
         ("a chunk of too great a length", ODD, vec![chunked], b"fffffffffffffffff\r\nabc\r\n0\r\n\r\n"),
         ("chunks and a length", ODD, vec![chunked, "Content-Length: 3"], b"3\r\nabc\r\n0\r\n\r\n"),
         ("gzip as a transfer coding", ODD, vec!["Transfer-Encoding: gzip, chunked"], b"0\r\n\r\n"),
-        ("identity as a transfer coding", ODD, vec!["Transfer-Encoding: identity", "Content-Length: 2"], b"ab"),
+        (
+            "identity as a transfer coding",
+            ODD,
+            vec!["Transfer-Encoding: identity", "Content-Length: 2"],
+            b"ab",
+        ),
         ("chunked twice", ODD, vec![chunked, chunked], b"0\r\n\r\n"),
         ("two lengths that differ", ODD, vec!["Content-Length: 2", "Content-Length: 3"], b"abc"),
         ("a length twice", ODD, vec!["Content-Length: 3", "Content-Length: 3"], b"abc"),
@@ -80,19 +96,28 @@ pub(super) fn shapes() -> Vec<Shape> {
     let expect = "Expect: 100-continue";
     let waiting = |name, host: &'static str| {
         let head = request("POST /echo", host, &[expect, "Content-Length: 3"], b"");
-        let all = vec![Step::Send(head), Step::ReadOne, Step::Send(b"abc".to_vec()), Step::Read { head: false }];
+        let all =
+            vec![Step::Send(head), Step::ReadOne, Step::Send(b"abc".to_vec()), Step::Read { head: false }];
         steps(name, to(host), all)
     };
     all.extend([
         waiting("a body that waits for 100", PLATFORM),
         waiting("a body that waits for 100 of the development server", CRM),
-        once("a body that does not wait", to(PLATFORM), request("POST /echo", PLATFORM, &[expect, "Content-Length: 3"], b"abc")),
+        once(
+            "a body that does not wait",
+            to(PLATFORM),
+            request("POST /echo", PLATFORM, &[expect, "Content-Length: 3"], b"abc"),
+        ),
         once(
             "100 is asked for a body that is too long",
             to(PLATFORM),
             request("POST /echo", PLATFORM, &[expect, "Content-Length: 1048577"], b""),
         ),
-        once("another expectation", to(PLATFORM), request("POST /echo", PLATFORM, &["Expect: miracles", "Content-Length: 3"], b"abc")),
+        once(
+            "another expectation",
+            to(PLATFORM),
+            request("POST /echo", PLATFORM, &["Expect: miracles", "Content-Length: 3"], b"abc"),
+        ),
         steps(
             "the client leaves within a body",
             to(PLATFORM),

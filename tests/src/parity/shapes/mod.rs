@@ -18,9 +18,9 @@ pub fn shapes() -> Vec<Shape> {
         bodies::shapes,
         connections::shapes,
         heads::shapes,
-        hosts::shapes,
         http2::shapes,
         upstreams::shapes,
+        hosts::shapes,
     ] {
         all.extend(topic());
     }

@@ -1,7 +1,7 @@
 //! Upstreams that are down, break off, or answer what HTTP does not know.
 
-use super::super::Shape;
-use super::{DOWN, ODD, get, once, request, to, with_body};
+use super::super::{Shape, Step};
+use super::{DOWN, ODD, get, once, request, steps, to, with_body};
 
 pub(super) fn shapes() -> Vec<Shape> {
     let odd = |name, path: &str| get(name, ODD, path, &[]);
@@ -10,7 +10,11 @@ pub(super) fn shapes() -> Vec<Shape> {
         once("a body for an upstream that is not there", to(DOWN), with_body("POST /", DOWN, &[], b"abc")),
         once("HEAD of an upstream that is not there", to(DOWN), request("HEAD /", DOWN, &[], b"")),
         odd("an upstream that closes at once", "/close"),
-        once("a body for an upstream that closes at once", to(ODD), with_body("POST /close", ODD, &[], b"abc")),
+        once(
+            "a body for an upstream that closes at once",
+            to(ODD),
+            with_body("POST /close", ODD, &[], b"abc"),
+        ),
         odd("an upstream that speaks no HTTP", "/garbage"),
         odd("an upstream that closes within its head", "/half-a-head"),
         odd("an upstream that closes within its body", "/cut"),
@@ -26,7 +30,16 @@ pub(super) fn shapes() -> Vec<Shape> {
         odd("hop-by-hop headers of an answer", "/hop-by-hop"),
         odd("an answer with a header of 20 kB", "/long-header"),
         odd("an answer with six kB of cookies", "/many-cookies"),
-        odd("an answer with a folded line", "/folded"),
+        steps(
+            "an answer with a folded line, on a connection that was used before",
+            to(ODD),
+            vec![
+                Step::Send(request("GET /", ODD, &[], b"")),
+                Step::Read { head: false },
+                Step::Send(request("GET /folded", ODD, &[], b"")),
+                Step::Read { head: false },
+            ],
+        ),
         odd("an answer with a line without a colon", "/no-colon"),
         odd("an answer with lines that end with LF", "/bare-lf"),
         odd("an answer without a phrase", "/no-reason"),
@@ -40,6 +53,7 @@ pub(super) fn shapes() -> Vec<Shape> {
         odd("a status of 600", "/600"),
         odd("a status of 099", "/099"),
         odd("101 that nobody asked for", "/unasked"),
+        odd("X-Accel-Redirect", "/accel-redirect"),
         odd("a redirect that names the upstream", "/to-itself"),
         odd("a refresh that names the upstream", "/refresh"),
         odd("names of headers in mixed case", "/mixed-case"),
