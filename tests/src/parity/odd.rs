@@ -20,6 +20,8 @@ use crate::lab::Ns;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// A value that is longer than the buffer that many proxies have for a head.
 const LONG: usize = 20_000;
+/// Longer than the shortest patience of a route here.
+const LATE: Duration = Duration::from_secs(3);
 
 /// Listens until it is dropped.
 #[derive(Debug)]
@@ -74,6 +76,9 @@ fn serve(stream: &TcpStream, notes: &Mutex<Vec<Seen>>) -> Result<()> {
         let target = seen.get("target").cloned().unwrap_or_default();
         notes.lock().unwrap_or_else(PoisonError::into_inner).push(seen);
         let path = target.split('?').next().unwrap_or("");
+        if path == "/late" {
+            thread::sleep(LATE);
+        }
         let answer = answer(path);
         (&mut &*stream).write_all(&answer.bytes)?;
         if path == "/ws" {

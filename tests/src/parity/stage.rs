@@ -34,7 +34,7 @@ const APPLICATIONS: [(Server, Ipv4Addr, u16); 4] = [
 /// The upstream that answers with odd bytes.
 const ODD: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 8090);
 
-/// Routes beside those that ship: to the odd upstream, and to one that is not there.
+/// Routes beside those that ship: to the odd upstream, also with little patience, to one that refuses, and to one that says nothing.
 const MORE_ROUTES: &str = r#"
 [upstreams.odd]
 servers = "127.0.0.1:8090"
@@ -53,6 +53,24 @@ listeners = "https"
 hosts = "part.example"
 path = "/api"
 to = "odd"
+
+[upstreams.slow]
+servers = "127.0.0.1:8090"
+response-timeout = "1s"
+
+[upstreams.away]
+servers = "198.18.0.1:80"
+connect-timeout = "1s"
+
+[routes.slow]
+listeners = "https"
+hosts = "slow.example"
+to = "slow"
+
+[routes.away]
+listeners = "https"
+hosts = "away.example"
+to = "away"
 
 [routes.down]
 listeners = "https"
@@ -120,6 +138,20 @@ server {
   ssl_certificate_key CERTIFICATES/crm.key;
   location / { return 404; }
   location /api/ { proxy_pass http://127.0.0.1:8090; }
+}
+server {
+  listen 192.168.0.105:443 ssl http2;
+  server_name slow.example;
+  ssl_certificate CERTIFICATES/crm.crt;
+  ssl_certificate_key CERTIFICATES/crm.key;
+  location / { proxy_pass http://127.0.0.1:8090; proxy_read_timeout 1s; }
+}
+server {
+  listen 192.168.0.105:443 ssl http2;
+  server_name away.example;
+  ssl_certificate CERTIFICATES/crm.crt;
+  ssl_certificate_key CERTIFICATES/crm.key;
+  location / { proxy_pass http://198.18.0.1:80; proxy_connect_timeout 1s; }
 }
 server {
   listen 192.168.0.105:443 ssl http2;

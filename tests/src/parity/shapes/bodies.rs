@@ -93,6 +93,12 @@ pub(super) fn shapes() -> Vec<Shape> {
     ] {
         all.push(once(name, to(host), request("POST /echo", host, &lines, body)));
     }
+    let long = [b"100001\r\n".as_slice(), &vec![b'x'; LONGEST + 1], b"\r\n0\r\n\r\n"].concat();
+    all.push(once(
+        "one byte more than 1 MiB in chunks",
+        to(ODD),
+        request("POST /echo", ODD, &[chunked], &long),
+    ));
     let expect = "Expect: 100-continue";
     let waiting = |name, host: &'static str| {
         let head = request("POST /echo", host, &[expect, "Content-Length: 3"], b"");

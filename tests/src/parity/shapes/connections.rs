@@ -148,11 +148,33 @@ pub(super) fn shapes() -> Vec<Shape> {
     all.push(once("HTTP on the port of HTTPS", Via::NoTls, plain(CRM)));
 
     let socket = ["Connection: Upgrade", "Upgrade: websocket", KEY, "Sec-WebSocket-Version: 13"];
+    let socket_but =
+        |name: &str| -> Vec<&str> { socket.into_iter().filter(|line| !line.starts_with(name)).collect() };
     let mut talk = vec![Step::Send(request("GET /ws", ODD, &socket, b"")), read()];
     talk.extend([Step::Send(b"hello tunnel".to_vec()), Step::Bytes(12)]);
     all.extend([
         steps("a WebSocket", to(ODD), talk),
         get("a WebSocket that is declined", ODD, "/ws-declined", &socket),
+        get("a WebSocket without a key", ODD, "/ws-declined", &socket_but("Sec-WebSocket-Key")),
+        get(
+            "a WebSocket of an old version",
+            ODD,
+            "/ws-declined",
+            &["Connection: Upgrade", "Upgrade: websocket", KEY, "Sec-WebSocket-Version: 8"],
+        ),
+        get(
+            "a WebSocket in capitals, with a protocol",
+            ODD,
+            "/ws-declined",
+            &[
+                "Connection: keep-alive, UPGRADE",
+                "Upgrade: WebSocket",
+                KEY,
+                "Sec-WebSocket-Version: 13",
+                "Sec-WebSocket-Protocol: chat",
+                "Origin: https://odd.example",
+            ],
+        ),
         get("a WebSocket where none is spoken", PLATFORM, "/plain", &socket),
         get("a WebSocket of the development server's", CRM, "/plain", &socket),
         get(

@@ -45,7 +45,7 @@ pub(super) fn shapes() -> Vec<Shape> {
         get("a cookie of three KiB", PLATFORM, "/echo", &[&format!("Cookie: a={}", "x".repeat(3000))]),
         get("a cookie of seven KiB", CRM, "/echo", &[&format!("Cookie: a={}", "x".repeat(7000))]),
         get("a header of nine KiB", ODD, "/", &[&format!("X-Long: {}", "x".repeat(9000))]),
-        get("forty KiB of headers", ODD, "/", &vec![&*format!("X-Many: {}", "x".repeat(4000)); 10]),
+        get("forty KiB of headers", ODD, "/", &[&*format!("X-Many: {}", "x".repeat(4000)); 10]),
         get("fifty headers", ODD, "/", &["X-Many: 1"; 50]),
         get("150 headers", ODD, "/", &["X-Many: 1"; 150]),
         get(

@@ -68,6 +68,11 @@ pub(super) fn shapes() -> Vec<Shape> {
             &["-H", "X-Forwarded-For: 10.0.0.1"],
         ),
         by("HTTP/2: TE", ODD, "/", &["-H", "TE: trailers"]),
-        by("HTTP/2: an expectation", PLATFORM, "/echo", &["-d", "abc", "-H", "Expect: 100-continue"]),
+        by(
+            "HTTP/2: an expectation",
+            PLATFORM,
+            "/echo",
+            &["-d", "abc", "-H", "Expect: 100-continue", "--expect100-timeout", "0.1"],
+        ),
     ]
 }

@@ -9,6 +9,8 @@ pub(super) fn shapes() -> Vec<Shape> {
         get("an upstream that is not there", DOWN, "/", &[]),
         once("a body for an upstream that is not there", to(DOWN), with_body("POST /", DOWN, &[], b"abc")),
         once("HEAD of an upstream that is not there", to(DOWN), request("HEAD /", DOWN, &[], b"")),
+        get("an upstream that does not answer in time", "slow.example", "/late", &[]),
+        get("an upstream that can't be reached in time", "away.example", "/", &[]),
         odd("an upstream that closes at once", "/close"),
         once(
             "a body for an upstream that closes at once",
