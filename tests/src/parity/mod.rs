@@ -54,6 +54,8 @@ pub enum Step {
     ReadOne,
     /// Reads so many bytes of a tunnel.
     Bytes(usize),
+    /// Waits until what was sent has got where it goes.
+    Pause,
     /// Says that nothing more comes.
     Shut,
     /// Reads until the other side closes.

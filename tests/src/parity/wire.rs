@@ -61,6 +61,7 @@ pub(super) fn steps(ns: &Ns, address: Ipv4Addr, via: &Via, steps: &[Step]) -> Re
     for step in steps {
         match step {
             Step::Send(bytes) => wire.send(&filled_in(bytes, &said.answers)),
+            Step::Pause => std::thread::sleep(A_MOMENT),
             Step::Shut => wire.plain.shutdown(Shutdown::Write)?,
             Step::Bytes(count) => {
                 while wire.buffer.len() < *count && wire.more() {}

@@ -129,6 +129,7 @@ pub(super) fn shapes() -> Vec<Shape> {
             to(PLATFORM),
             vec![
                 Step::Send(request("POST /echo", PLATFORM, &["Content-Length: 10"], b"abc")),
+                Step::Pause,
                 Step::Shut,
                 Step::Read { head: false },
             ],

@@ -132,7 +132,7 @@ pub(super) fn shapes() -> Vec<Shape> {
         steps(
             "the client sends all and closes its side",
             to(PLATFORM),
-            vec![Step::Send(request("GET /slow", PLATFORM, &[], b"")), Step::Shut, Step::End],
+            vec![Step::Send(request("GET /slow", PLATFORM, &[], b"")), Step::Pause, Step::Shut, Step::End],
         ),
     ];
     for (name, sni, alpn, old) in [
