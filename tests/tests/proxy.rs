@@ -4,7 +4,6 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -14,8 +13,8 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 use tollgate::proxy::privilege::is_harmless;
 use tollgate_tests::bans::{listed, said};
-use tollgate_tests::deployment::policy;
 use tollgate_tests::lab::Lab;
+use tollgate_tests::routes::{CRM, DASHBOARD, certificate, platform};
 use tollgate_tests::services::{Services, TEMP_PREFIX, browser};
 use tollgate_tests::{Host, Tollgate};
 
@@ -23,9 +22,6 @@ use tollgate_tests::{Host, Tollgate};
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A certificate that was replaced is served: at once, and later than that only by way of the look every five seconds.
 const NOTICED: Duration = Duration::from_secs(4);
-/// The names that the two certificates are for.
-const CRM: &str = "192.168.0.104";
-const DASHBOARD: &str = "dashboard.krystal.technology";
 
 /// The deployment with its routes, certificates and log.
 struct Routes {
@@ -39,13 +35,10 @@ impl Routes {
     fn start() -> Result<Self> {
         let prefix = format!("{TEMP_PREFIX}{}-routes-", std::process::id());
         let folder = tempfile::Builder::new().prefix(&prefix).tempdir()?;
-        for (file, name) in [("crm", CRM), ("dashboard", DASHBOARD)] {
-            certificate(folder.path(), file, name)?;
-        }
         let lab = Lab::new()?;
         let services = Services::behind_the_proxy(&lab)?;
         let path = folder.path().join("policy.toml");
-        fs::write(&path, text(folder.path())?)?;
+        fs::write(&path, platform(folder.path())?)?;
         let tollgate = Tollgate::start(&lab, &path, &[])?;
         let routes = Self { tollgate, _services: services, lab, folder };
         routes.worker()?;
@@ -87,27 +80,6 @@ impl Routes {
         let (body, status) = text.rsplit_once('\n').unwrap_or(("", &text));
         Ok(format!("{} {}", status.trim(), body.trim()))
     }
-}
-
-/// A certificate that signs itself, and its key for root alone.
-fn certificate(folder: &Path, file: &str, name: &str) -> Result<()> {
-    let made = rcgen::generate_simple_self_signed([name.to_owned()])?;
-    fs::write(folder.join(format!("{file}.crt")), made.cert.pem())?;
-    let key = folder.join(format!("{file}.key"));
-    fs::write(&key, made.signing_key.serialize_pem())?;
-    Ok(fs::set_permissions(key, fs::Permissions::from_mode(0o600))?)
-}
-
-/// The policy that ships, with these certificates and this log in place of the deployment's.
-fn text(folder: &Path) -> Result<String> {
-    let mut text = fs::read_to_string(policy("platform"))?;
-    let log = format!("[proxy]\naccess-log = \"{}\"\n", folder.join("access.log").display());
-    text = text.replace("[proxy]\n", &log);
-    for name in ["crm", "dashboard"] {
-        text = text.replace(&format!("\"/etc/ssl/{name}/"), &format!("\"{}/", folder.display()));
-    }
-    ensure!(!text.contains("/etc/ssl"), "a certificate of the deployment is left:\n{text}");
-    Ok(text)
 }
 
 #[test]

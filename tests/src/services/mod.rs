@@ -1,6 +1,7 @@
 //! What listens in the lab: the deployment's services on the server, and what the server itself talks to outside.
 
 pub mod browser;
+pub mod django;
 mod echo;
 pub mod fail2ban;
 mod http;
@@ -13,6 +14,7 @@ use anyhow::Result;
 
 use crate::lab::{Host, Lab};
 
+pub use django::Django;
 pub use echo::TcpEcho;
 pub use http::HttpServer;
 pub use nginx::Nginx;

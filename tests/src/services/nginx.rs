@@ -35,7 +35,7 @@ impl Nginx {
         // Not as another user, who could not read keys of the test.
         let text = format!(
             "user root;\ndaemon off;\nworker_processes {workers};\npid {dir}/pid;\nerror_log {dir}/error.log warn;\n\
-             events {{ worker_connections 4096; }}\nhttp {{\n{paths}{}\n}}\n",
+             events {{ worker_connections 4096; }}\nhttp {{\naccess_log {dir}/access.log;\n{paths}{}\n}}\n",
             http.replace("{dir}", &dir)
         );
         let configuration = folder.path().join("nginx.conf");

@@ -179,7 +179,7 @@ fn beside(folder: &TempDir) -> String {
         "upstream app {{\n  server {} max_fails=3 fail_timeout=1s;\n  server {} max_fails=3 fail_timeout=1s;\n  keepalive 32;\n}}\n\
          map $http_upgrade $connection_upgrade {{ default upgrade; '' ''; }}\n\
          server {{\n  listen 8080;\n  listen 8443 ssl http2;\n  ssl_certificate {};\n  ssl_certificate_key {};\n\
-         access_log {{dir}}/access.log;\n  keepalive_requests 1000000;\n  location / {{\n    proxy_pass http://app;\n    proxy_http_version 1.1;\n\
+         keepalive_requests 1000000;\n  location / {{\n    proxy_pass http://app;\n    proxy_http_version 1.1;\n\
          proxy_set_header Host $host;\n    proxy_set_header Upgrade $http_upgrade;\n    proxy_set_header Connection $connection_upgrade;\n  }}\n}}",
         UPSTREAMS[0],
         UPSTREAMS[1],
