@@ -115,7 +115,9 @@ mod tests {
     #[test]
     fn names_are_unique_and_fit_metrics() {
         let mut names: Vec<&str> = Reason::ALL.iter().map(|reason| reason.name()).collect();
-        assert!(names.iter().all(|name| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')));
+        assert!(names.iter().all(|name| {
+            name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+        }));
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), Reason::ALL.len());

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use super::challenge::ACME_TLS;
 use super::connection::{Connection, serve};
 use super::watch::{Progress, Watched};
 use super::{Shared, State};
-use crate::proxy::decide::{Client, Reason, TlsInfo};
+use crate::proxy::decide::{Client, Reason, TlsInfo, host_of};
 
 /// Without descriptors or memory: clients that leave give theirs back.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -66,7 +66,8 @@ impl Door {
 #[derive(Debug, Default)]
 pub(super) struct Seats {
     open: AtomicU32,
-    sources: Mutex<HashMap<IpAddr, u32>>,
+    /// By [`host_of`].
+    sources: Mutex<HashMap<[u64; 2], u32>>,
 }
 
 impl Seats {
@@ -80,7 +81,7 @@ impl Seats {
             self.open.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
-        let source = source(peer);
+        let source = host_of(peer);
         let seat = Seat { seats: Arc::clone(self), source };
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = sources.entry(source).or_default();
@@ -91,19 +92,11 @@ impl Seats {
     }
 }
 
-/// Whose connections are counted together: an IPv4 address, or an IPv6 /64, which is what one host has.
-fn source(peer: IpAddr) -> IpAddr {
-    match peer.to_canonical() {
-        IpAddr::V4(address) => address.into(),
-        IpAddr::V6(address) => Ipv6Addr::from(u128::from(address) >> 64 << 64).into(),
-    }
-}
-
 /// A connection's place; free again when it is dropped.
 #[derive(Debug)]
 pub(super) struct Seat {
     seats: Arc<Seats>,
-    source: IpAddr,
+    source: [u64; 2],
 }
 
 impl Drop for Seat {

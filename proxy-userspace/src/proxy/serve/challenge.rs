@@ -69,7 +69,6 @@ impl Challenges {
             status: StatusCode::OK,
             headers: HeaderMap::from_iter([octets, length]),
             body: content.clone(),
-            close: false,
             reason: Reason::Responded,
             route: None,
         })
@@ -90,7 +89,7 @@ impl Challenges {
 /// The answer to a challenge, or what was decided: a connection that is to end is ended.
 pub(super) fn instead(challenge: Option<Answer>, decision: Decision) -> Decision {
     match (challenge, decision) {
-        (Some(_), Decision::Answer(refusal)) if refusal.close => Decision::Answer(refusal),
+        (Some(_), Decision::Answer(refusal)) if refusal.reason.closes() => Decision::Answer(refusal),
         (Some(answer), _) => Decision::Answer(answer),
         (None, decision) => decision,
     }

@@ -19,7 +19,7 @@ use hyper::upgrade::OnUpgrade;
 use super::challenge::instead;
 use super::connection::Connection;
 use super::paced::{Paced, Part};
-use super::upstream::{FromClient, Lease, Outcome, Outgoing, RequestBody, Upload, send};
+use super::upstream::{FromClient, Lease, Outcome, Outgoing, RequestBody, ServerState, Upload, send};
 use super::watch::InFlight;
 use super::{State, metrics, tunnel, unix_ns};
 use crate::proxy::decide::log::Record;
@@ -40,7 +40,7 @@ pub(super) struct Entry {
     pub(super) received: u64,
     pub(super) sent: u64,
     upstream_ns: Option<u64>,
-    server: Option<String>,
+    server: Option<Arc<ServerState>>,
     reason: Option<Reason>,
     /// All of the answer was given to the connection.
     pub(super) complete: bool,
@@ -92,7 +92,7 @@ impl Drop for Entry {
             duration_ns: nanoseconds(took),
             upstream_ns: self.upstream_ns,
             route,
-            upstream: self.server.as_deref(),
+            upstream: self.server.as_ref().map(|server| server.label.as_str()),
             reason: self.reason,
         });
     }
@@ -147,7 +147,8 @@ async fn forwarded(
     incoming: Incoming,
     client: Option<OnUpgrade>,
 ) -> Response<AnswerBody> {
-    let Forward { route, mut head, upgrade, body_limit, body, trailers, retry_safe } = forward;
+    let Forward { route, mut head, body_limit, body, trailers, retry_safe } = forward;
+    let upgrade = entry.asked.upgrade;
     entry.route = Some(Arc::clone(&route));
     let has_body = body != Some(0);
     let upstream = route.upstream.as_deref().and_then(|name| entry.state.upstreams.get(name)).cloned();
@@ -176,7 +177,7 @@ async fn forwarded(
     let Outcome { answer, lease } =
         send(&upstream, Outgoing { head, body, upload, retry_safe, upgrade }).await;
     entry.upstream_ns = Some(nanoseconds(asked.elapsed()));
-    entry.server = lease.as_ref().map(|lease| lease.server().label.clone());
+    entry.server = lease.as_ref().map(|lease| Arc::clone(lease.server()));
     let mut response = match answer {
         Ok(response) => response,
         Err(reason) => return refused(entry, reason, has_body),
@@ -217,7 +218,7 @@ fn refused(mut entry: Box<Entry>, reason: Reason, has_body: bool) -> Response<An
 }
 
 fn answered(mut entry: Box<Entry>, answer: Answer, has_body: bool) -> Response<AnswerBody> {
-    let Answer { status, headers, body, close, reason, route } = answer;
+    let Answer { status, headers, body, reason, route } = answer;
     let connection = &entry.connection;
     connection.shared.offence(&entry.state, &entry.client, reason, route.as_deref());
     if has_body && !connection.http2 {
@@ -226,7 +227,7 @@ fn answered(mut entry: Box<Entry>, answer: Answer, has_body: bool) -> Response<A
     let mut response = Response::new(());
     *response.status_mut() = status;
     *response.headers_mut() = headers;
-    if close && !connection.http2 {
+    if reason.closes() && !connection.http2 {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     entry.status = status.as_u16();

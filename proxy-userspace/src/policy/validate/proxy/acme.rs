@@ -53,7 +53,7 @@ impl Authorities {
     pub(super) fn check(report: &mut Report<'_>, entries: Vec<Entry<schema::Authority>>) -> Self {
         names_of(report, &entries, MOST, "authorities");
         let places: Vec<_> = entries.iter().map(|one| (one.name.clone(), one.name_span.clone())).collect();
-        let known = Known::new("authority", "acme", places.clone());
+        let known = Known::new("authority", "acme", &entries);
         let mut checked = BTreeMap::new();
         for Entry { name, name_span, value } in entries {
             if let Some(value) = value {
