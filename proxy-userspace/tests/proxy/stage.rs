@@ -103,6 +103,7 @@ pub fn plan(address: SocketAddr, upstream: Upstream) -> Plan {
             body: 1 << 20,
             headers: BTreeMap::new(),
         }],
+        authorities: BTreeMap::new(),
         common,
     }
 }
