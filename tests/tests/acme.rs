@@ -13,6 +13,7 @@ use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 use tollgate::proxy::privilege::is_harmless;
 use tollgate_tests::lab::{Lab, OUTSIDE_V4, SERVER_V4};
+use tollgate_tests::machine::{Machine, unit, until};
 use tollgate_tests::scrape::{ADDRESS, Metrics};
 use tollgate_tests::services::{Pebble, PebbleFiles, TEMP_PREFIX};
 use tollgate_tests::{Host, Tollgate};
@@ -296,4 +297,29 @@ fn what_stands_in_and_what_is_old_stay_in_service_until_the_authority_is_back() 
     ensure!(site.said("a new one is registered") == 2, "{}", site.tollgate.log());
     ensure!(held.ask("a.example")? == "the site", "what was open before is closed");
     Ok(())
+}
+
+#[test]
+fn the_unit_that_ships_lets_certificates_be_ordered_and_served() -> Result<()> {
+    let (lab, files) = (Lab::new()?, PebbleFiles::new()?);
+    let _pebble = files.start(&lab, Duration::from_secs(86_400))?;
+    let empty = "version = 1\n[interfaces.wlp2s0]\n[services.web]\nports = [\"tcp/443\"]\nallow = \"any\"\n";
+    let drop_in = fs::read_to_string(unit().with_file_name("proxy.conf"))?;
+    let machine = Machine::boot(&lab, empty, &drop_in)?;
+    machine.until_unit(&[("ActiveState", "active")])?;
+    // Where a machine without a store of its own can read it.
+    fs::copy(files.root(), machine.state_dir().join("root.pem"))?;
+    let authority = authority(&files, "ours", "tls-alpn-01");
+    let authority = authority.replace(&files.root().display().to_string(), "/var/lib/tollgate/root.pem");
+    machine.write_policy(&policy(&authority, "{ acme = \"ours\", names = \"a.example\" }"))?;
+    machine.run(&["tollgate", "apply", "--force", "/etc/tollgate/policy.toml"])?;
+    until("a certificate", || Ok(machine.journal().contains("ours has issued a certificate for a.example")))
+        .with_context(|| format!("{}\n{}", machine.journal(), files.log()))?;
+    let (folder, to) = (tempfile::tempdir()?, format!("a.example:443:{SERVER_V4}"));
+    let root = folder.path().join("issued.pem");
+    files.issued_root(&lab, &root)?;
+    let root = root.display().to_string();
+    let argv = ["curl", "-sS", "--max-time", "20", "--cacert", &root, "--resolve", &to, "https://a.example/"];
+    until("the next handshake", || Ok(lab.ns(Host::Lan).output(&argv)?.stdout == b"the site"))
+        .with_context(|| machine.journal())
 }

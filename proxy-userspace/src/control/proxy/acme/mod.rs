@@ -210,15 +210,14 @@ impl State {
         let names = job.names.join(", ");
         let kept = match outcome {
             Ok(again) => {
-                let days = (again - now) / 86_400;
-                log::info!("{} has issued a certificate for {names}; it is renewed in {days} days", job.name);
+                let left = span(again - now);
+                log::info!("{} has issued a certificate for {names}; it is renewed in {left}", job.name);
                 known.retry = Retry::default();
                 store.keep_retry(&job.file, None)
             }
             Err(Failure { why, not_before }) => {
                 known.retry = known.retry.failed(now, &why, not_before);
-                let wait =
-                    TimeSpan { ns: known.retry.not_before.saturating_sub(now).saturating_mul(1_000_000_000) };
+                let wait = span(known.retry.not_before.saturating_sub(now));
                 log::error!(
                     "{} has issued no certificate for {names}: {why}; it is tried again in {wait}",
                     job.name
@@ -240,6 +239,17 @@ fn wanted(plan: &Plan) -> impl Iterator<Item = (&Path, &str, &Authority, &[Strin
         let (name, authority) = plan.authorities.get_key_value(one.authority.as_deref()?)?;
         Some((one.chain.as_path(), name.as_str(), authority, one.names.as_slice()))
     })
+}
+
+/// A span of time for people: nobody counts seconds in days.
+fn span(seconds: u64) -> TimeSpan {
+    let unit = match seconds {
+        172_800.. => 86_400,
+        7_200.. => 3600,
+        120.. => 60,
+        _ => 1,
+    };
+    TimeSpan { ns: (seconds / unit * unit).saturating_mul(1_000_000_000) }
 }
 
 /// Seconds since 1970.
@@ -297,6 +307,12 @@ mod tests {
             .expect("kept");
         assert!(acme.pem(certificate(&plan)).expect("issued").contains(&chain));
         assert_eq!(acme.notes(&plan), [""; 0]);
+    }
+
+    #[test]
+    fn a_wait_is_told_in_the_unit_that_fits() {
+        let said = [7, 60, 125, 7_201, 5_183_999].map(|seconds| span(seconds).to_string());
+        assert_eq!(said, ["7s", "1m", "2m", "2h", "59d"]);
     }
 
     #[test]
