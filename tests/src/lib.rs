@@ -15,6 +15,7 @@
 pub mod alternate;
 pub mod bans;
 pub mod capture;
+pub mod certificates;
 pub mod counters;
 pub mod deployment;
 pub mod differential;
@@ -27,6 +28,7 @@ pub mod lab;
 pub mod machine;
 pub mod monitor;
 pub mod pcap;
+pub mod proxied;
 pub mod reference;
 pub mod scrape;
 pub mod sender;
