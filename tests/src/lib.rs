@@ -29,6 +29,7 @@ pub mod machine;
 pub mod monitor;
 pub mod pcap;
 pub mod proxied;
+pub mod recorder;
 pub mod reference;
 pub mod scrape;
 pub mod sender;

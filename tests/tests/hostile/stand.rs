@@ -12,9 +12,9 @@ use nix::unistd::Pid;
 use tollgate_tests::certificates::Chain;
 use tollgate_tests::lab::{Host, Lab};
 use tollgate_tests::proxied::{HTTP, HTTPS, Proxied};
+use tollgate_tests::recorder::Recorder;
 
 use crate::client::{IDLE, Ports};
-use crate::recorder::Recorder;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 

@@ -8,10 +8,10 @@ use std::thread;
 
 use anyhow::{Context, Result, ensure};
 use tollgate_tests::lab::Host;
+use tollgate_tests::recorder::Seen;
 
 use crate::case::{Case, Over, Why};
 use crate::client::{Client, Outcome, Ports};
-use crate::recorder::Seen;
 use crate::stand::{OURS, Stand, THEIRS};
 use crate::{framing, heads, streams};
 

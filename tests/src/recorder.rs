@@ -8,18 +8,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use crate::lab::Ns;
 use anyhow::{Context, Result};
-use tollgate_tests::lab::Ns;
 
+/// A target whose answer is more than sockets keep for a client that does not read.
+pub const BIG: &str = "/big";
+static VAST: [u8; 8 << 20] = [b'.'; 8 << 20];
 /// Nobody keeps a connection open longer.
 const PATIENCE: Duration = Duration::from_secs(30);
-const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 /// A whole request that arrived.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
     /// First line and header lines, as they came.
     pub head: String,
+    /// The body, without chunks.
     pub body: Vec<u8>,
 }
 
@@ -51,7 +54,7 @@ struct Book {
     strange: Vec<String>,
 }
 
-/// Answers each request by 200.
+/// Answers each request by 200 and its own body, or a line if it has none.
 #[derive(Debug)]
 pub struct Recorder {
     book: Arc<Mutex<Book>>,
@@ -59,6 +62,9 @@ pub struct Recorder {
 
 impl Recorder {
     /// Listens on loopback of a namespace, until this process ends.
+    ///
+    /// # Errors
+    /// A port that is taken.
     pub fn start(ns: &Ns, port: u16) -> Result<Self> {
         let listener = ns.in_ns(|| {
             TcpListener::bind(("127.0.0.1", port)).with_context(|| format!("listening on {port}"))
@@ -110,8 +116,9 @@ fn record(mut stream: TcpStream, book: &Mutex<Book>) {
             match parse(&all[from..]) {
                 Ok(Some((seen, used))) => {
                     from += used;
-                    book.lock().unwrap_or_else(PoisonError::into_inner).seen.push(seen);
-                    if stream.write_all(ANSWER).is_err() {
+                    // Before the answer: whoever has got that finds its request here.
+                    book.lock().unwrap_or_else(PoisonError::into_inner).seen.push(seen.clone());
+                    if answer(&seen, &stream).is_err() {
                         return;
                     }
                 }
@@ -124,6 +131,17 @@ fn record(mut stream: TcpStream, book: &Mutex<Book>) {
             }
         }
     }
+}
+
+fn answer(seen: &Seen, mut to: impl Write) -> std::io::Result<()> {
+    let big = seen.head.starts_with(&format!("GET {BIG} "));
+    let body = match &*seen.body {
+        _ if big => &VAST[..],
+        b"" => b"This is the upstream.\n",
+        body => body,
+    };
+    write!(to, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len())?;
+    to.write_all(if seen.head.starts_with("HEAD ") { b"" } else { body })
 }
 
 /// A whole request at the beginning of this, and how long it is.
@@ -196,6 +214,7 @@ fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
     bytes.windows(what.len()).position(|window| window == what)
 }
 
+#[cfg(test)]
 #[test]
 fn the_recorder_tells_what_is_strange() {
     let whole = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
