@@ -15,6 +15,7 @@
 pub mod alternate;
 pub mod bans;
 pub mod capture;
+pub mod certificates;
 pub mod counters;
 pub mod deployment;
 pub mod differential;
@@ -28,6 +29,8 @@ pub mod machine;
 pub mod monitor;
 pub mod parity;
 pub mod pcap;
+pub mod proxied;
+pub mod recorder;
 pub mod reference;
 pub mod routes;
 pub mod scrape;

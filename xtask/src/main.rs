@@ -151,6 +151,16 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Let a program loose on the L7 proxy, such as a suite of somebody else's. Needs root.
+    ///
+    /// Starts the proxy in the lab before a server that answers each request with its body, and then the program on the
+    /// lab's server. In its arguments {host} stands for the proxy's address, {http} and {https} for its ports, {root} for
+    /// the file of the certificate to trust. Ends with the program's exit code.
+    Suite {
+        /// The program and its arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        command: Vec<String>,
+    },
     /// Measure what each path through the filter costs in nanoseconds a packet. Needs root.
     Bench {
         /// Passed on to the benchmark.
@@ -199,6 +209,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Demo { args } => match lab::run(&workspace, "demo", &args)? {},
         Task::Captures => match lab::run(&workspace, "captures", &[])? {},
         Task::Soak { args } => match lab::run(&workspace, "soak", &args)? {},
+        Task::Suite { command } => match lab::run(&workspace, "suite", &command)? {},
         Task::Bench { args } => match lab::run(&workspace, "bench", &args)? {},
     }
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use nix::sys::socket::{setsockopt, sockopt};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -168,7 +169,11 @@ fn admit(
         return;
     };
     shared.counts.accepted.fetch_add(1, Ordering::Relaxed);
-    if let Err(error) = stream.set_nodelay(true) {
+    // A client that does not read would leave its answer's rest to the kernel, which keeps that for minutes after the connection
+    // was cut, uncounted by any limit of ours.
+    let patience = u32::try_from(common.timeouts.send_ms).unwrap_or(u32::MAX);
+    let patient = setsockopt(&stream, sockopt::TcpUserTimeout, &patience).map_err(io::Error::from);
+    if let Err(error) = patient.and_then(|()| stream.set_nodelay(true)) {
         log::debug!("{peer}: {error}");
         return;
     }

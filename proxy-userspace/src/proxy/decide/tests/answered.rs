@@ -15,7 +15,7 @@ fn pitfall_6_methods_that_are_not_served() {
         }
     }
     let authority = Try::new("CONNECT a.example:443 1.1", &[]).refused();
-    assert_eq!(authority, (Reason::MethodRefused, 405, false));
+    assert_eq!(authority, (Reason::MethodRefused, 405, true));
     for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "PURGE"] {
         let forward = Try::new(&format!("{method} / 1.1"), &[]).forwarded();
         assert_eq!(forward.head.method.as_str(), method);
