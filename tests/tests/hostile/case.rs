@@ -141,7 +141,6 @@ macro_rules! reasons {
 
 reasons! {
     Authority = "authority";
-    ChunkedGet = "chunked-get";
     Chunks = "chunks";
     CodingStatus = "coding-status";
     ConnectionHeaders = "connection-headers";

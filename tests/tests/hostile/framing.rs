@@ -143,8 +143,7 @@ fn codings() -> Vec<Case> {
             format!("GET /case HTTP/1.1\r\nHost: a.example\r\n{CHUNKED}\r\n\r\n{HELLO}"),
             "200 200 kept",
             2,
-        )
-        .unlike(Why::ChunkedGet),
+        ),
     ]
 }
 

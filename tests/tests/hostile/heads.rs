@@ -306,8 +306,6 @@ fn strangers() -> Vec<Case> {
             .over(Over::Plain),
         line("GET http://a.example/case HTTP/1.1", "200 200 kept", 2).over(Over::Plain),
         get("Transfer-Encoding : chunked", "400 closed", 0).over(Over::Plain),
-        get("Content-Length: 0\r\nTransfer-Encoding: chunked", "200 closed", 1)
-            .unlike(Why::LengthDropped)
-            .over(Over::Plain),
+        get("Content-Length: 0\r\nTransfer-Encoding: chunked", "400 closed", 0).over(Over::Plain),
     ]
 }
