@@ -58,11 +58,12 @@ impl Challenges {
 
     /// What is sent in place of a route's answer. What the proxy refuses to read any further is refused as ever.
     pub(super) fn http(&self, client: &Client, head: &Parts, body: Option<u64>) -> Option<Answer> {
-        let pending = self.0.load();
-        if pending.http.is_empty() || client.tls.is_some() || head.method != Method::GET || body != Some(0) {
+        if client.tls.is_some() || head.method != Method::GET || body != Some(0) {
             return None;
         }
-        let content = pending.http.get(head.uri.path().strip_prefix(WELL_KNOWN)?)?;
+        let token = head.uri.path().strip_prefix(WELL_KNOWN)?;
+        let pending = self.0.load();
+        let content = pending.http.get(token)?;
         let octets = (CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
         let length = (CONTENT_LENGTH, HeaderValue::from(content.len()));
         Some(Answer {
