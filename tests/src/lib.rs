@@ -34,6 +34,7 @@ pub mod scrape;
 pub mod sender;
 pub mod services;
 pub mod shared;
+pub mod soak;
 pub mod terminal;
 pub mod tmux;
 pub mod tollgate;

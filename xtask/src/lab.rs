@@ -1,4 +1,4 @@
-//! Runs the programs that show, measure or compare the filter. Called for `demo`, `bench`, `captures` and `differential`.
+//! Runs the programs that show, measure or compare the filter. Called for `demo`, `bench`, `captures`, `differential` and `soak`.
 
 use std::convert::Infallible;
 use std::os::unix::process::CommandExt;

@@ -203,7 +203,7 @@ pub async fn run(places: Places, start: Start, enforcing: impl FnOnce(&Report)) 
         }
     }
     let logger = EbpfLogger::init(shared.ebpf_mut());
-    let (proxy, mut offenders) = Proxy::new(supervisor::sockets());
+    let (proxy, mut offenders) = Proxy::new(supervisor::sockets(), &state_dir);
     let daemon = Arc::new(Daemon {
         places,
         history: History::new(&state_dir),

@@ -21,8 +21,22 @@ pub struct Plan {
     /// What happens to requests. The most specific one that matches is taken: by listener, then host (exact, wildcard, any), then
     /// the longest path prefix. The order says nothing.
     pub routes: Vec<Route>,
+    /// Names for clients' addresses in the access log, in the policy's order. Empty without a log.
+    pub zones: Vec<Zone>,
+    /// Who issues certificates, by name.
+    #[serde(default)]
+    pub authorities: BTreeMap<String, Authority>,
     /// What holds for all listeners.
     pub common: Common,
+}
+
+/// A zone of the policy, by address alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Zone {
+    /// Its name.
+    pub name: String,
+    /// Its prefixes.
+    pub prefixes: Vec<IpNet>,
 }
 
 impl Default for Common {
@@ -44,6 +58,7 @@ impl Default for Common {
                 tunnel_ms: 3_600_000,
                 drain_ms: 30_000,
             },
+            buffer_memory: 16 << 20,
             abuse: None,
             headers: BTreeMap::new(),
         }
@@ -67,6 +82,8 @@ pub struct Common {
     pub sizes: Sizes,
     /// How long clients may take.
     pub timeouts: ClientTimeouts,
+    /// Memory for bodies that are read ahead, of all requests together, bytes. Beyond it nothing is read ahead.
+    pub buffer_memory: u64,
     /// Who fails TLS or HTTP again and again, after a completed handshake, is banned.
     pub abuse: Option<Escalation>,
     /// Headers set on every answer to a client, the proxy's own included, unless the upstream's has them.
@@ -156,6 +173,47 @@ pub struct Certificate {
     pub key: PathBuf,
     /// Server names it answers for, lower case, `*.` in front for one label; empty: those that the certificate itself has.
     pub names: Vec<String>,
+    /// Who issues it, of [`Plan::authorities`]: `chain` and `key` are one file then, below the daemon's state directory, and it
+    /// need not be there yet.
+    #[serde(default)]
+    pub authority: Option<String>,
+}
+
+/// Who issues certificates by ACME (RFC 8555).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Authority {
+    /// The URL of its directory (section 7.1.1).
+    pub directory: String,
+    /// Where it writes to, such as `mailto:admin@example.org` (section 7.3).
+    pub contact: Vec<String>,
+    /// How this host shows that a name is its own.
+    pub challenge: Challenge,
+    /// PEM: whose certificate the directory's server has. `None`: of one that this host trusts.
+    pub roots: Option<PathBuf>,
+    /// So long before a certificate ends it is renewed, milliseconds; `None`: a third of its life.
+    pub renew_before_ms: Option<u64>,
+}
+
+/// How a host shows an authority that a name is its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Challenge {
+    /// By an answer at port 80 (RFC 8555 section 8.3).
+    #[default]
+    #[serde(rename = "http-01")]
+    Http01,
+    /// By a certificate at port 443 (RFC 8737).
+    #[serde(rename = "tls-alpn-01")]
+    TlsAlpn01,
+}
+
+impl Challenge {
+    /// The port that authorities connect to.
+    pub const fn port(self) -> u16 {
+        match self {
+            Self::Http01 => 80,
+            Self::TlsAlpn01 => 443,
+        }
+    }
 }
 
 /// TLS versions.
@@ -177,6 +235,11 @@ pub struct Upstream {
     pub servers: Vec<Server>,
     /// What is spoken to them.
     pub protocol: UpstreamProtocol,
+    /// Of a request's body that has no length, so many bytes are read before the upstream is asked, HTTP/1.1 only: one that ends
+    /// within them gets a `Content-Length`.
+    pub buffer: u64,
+    /// What is longer goes on as chunked; else 411.
+    pub chunked: bool,
     /// Idle connections kept for each server.
     pub keep: u16,
     /// How long an idle one is kept, milliseconds; below what the servers keep theirs.

@@ -80,6 +80,7 @@ to = "down"
 
 /// What nginx was told before, with the same routes more.
 const HTTP: &str = r#"
+access_log off;
 server_tokens on;
 limit_req_zone $binary_remote_addr zone=dashboard:1m rate=10r/s;
 add_header X-Frame-Options DENY;
@@ -215,7 +216,7 @@ impl Stage {
         let policy = folder.path().join("policy.toml");
         fs::write(&policy, Self::policy(folder.path())?)?;
         let http = HTTP.replace("CERTIFICATES", &folder.path().display().to_string());
-        let nginx = Nginx::start(&server, &http, (NGINX, 443).into())?;
+        let nginx = Nginx::start(&server, 1, &http)?;
         let tollgate = Tollgate::start(&lab, &policy, &[])?;
         for application in &mut applications {
             application.wait()?;

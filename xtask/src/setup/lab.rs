@@ -20,7 +20,7 @@ struct Tool {
     why: &'static str,
 }
 
-const TOOLS: [Tool; 30] = [
+const TOOLS: [Tool; 31] = [
     Tool { program: "ip", package: "iproute2", why: "makes namespaces, links and addresses" },
     Tool { program: "tc", package: "iproute2", why: "shows and removes hooks" },
     Tool { program: "ethtool", package: "ethtool", why: "turns offloads of the lab's links off" },
@@ -70,6 +70,7 @@ const TOOLS: [Tool; 30] = [
     Tool { program: "nghttp", package: "nghttp2-client", why: "HTTP/2 by somebody else's hand" },
     Tool { program: "wrk", package: "wrk", why: "loads the proxy with HTTP/1.1" },
     Tool { program: "slowhttptest", package: "slowhttptest", why: "slow clients by somebody else's hand" },
+    Tool { program: "chromium", package: "chromium", why: "a real browser behind the proxy" },
     Tool { program: "pebble", package: "pebble", why: "an authority that issues certificates (ACME)" },
 ];
 

@@ -2,6 +2,7 @@
 //! without a request. Called by [`super::accept`]; each request goes to [`super::exchange`].
 
 use std::convert::Infallible;
+use std::error::Error as _;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
@@ -9,12 +10,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::StatusCode;
+use http::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::accept::{Phase, Seat};
 use super::exchange::exchange;
@@ -39,6 +41,8 @@ const SEND_BUFFER: usize = 128 << 10;
 const PING_PATIENCE: Duration = Duration::from_secs(20);
 /// For a connection that was told to end.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// For a client of HTTP/1 that has no request on its way, as far as is known here, when its listener goes.
+const PARTING: Duration = Duration::from_secs(5);
 /// hyper keeps so many headers of HTTP/1 without an allocation, and takes no more unless it is told to.
 const HEADERS: usize = 100;
 /// The method, the version and line ends.
@@ -110,7 +114,16 @@ pub(super) async fn serve(
     let served = Arc::clone(&connection);
     let service = service_fn(move |request| {
         let connection = Arc::clone(&served);
-        async move { Ok::<_, Infallible>(exchange(connection, request).await) }
+        async move {
+            let mut answer = exchange(Arc::clone(&connection), request).await;
+            // So that the client sends its next request elsewhere, and not into a connection that closes. A tunnel's head names its
+            // protocol there.
+            let is_last = !connection.http2 && *connection.phases.borrow() != Phase::Serving;
+            if is_last && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(answer)
+        }
     });
     let stream = TokioIo::new(stream);
     if connection.http2 {
@@ -122,7 +135,8 @@ pub(super) async fn serve(
     }
 }
 
-/// `finish` tells the connection to end after what it does now.
+/// `finish` tells the connection to end after what it does now. That does for HTTP/2, which says what it will still answer. Without
+/// that, a client may just be sending its next request, or its first: it gets an answer that says that it is the last.
 async fn drive<S: Future<Output = hyper::Result<()>>>(
     serving: S,
     finish: impl Fn(Pin<&mut S>),
@@ -132,17 +146,24 @@ async fn drive<S: Future<Output = hyper::Result<()>>>(
     let mut serving = pin!(serving);
     let mut look = pin!(sleep(Duration::ZERO));
     // The listener may have gone during the handshake.
-    let (mut phase, mut told) = (*phases.borrow_and_update(), false);
+    let mut phase = *phases.borrow_and_update();
+    let mut parting = pin!(sleep(Duration::MAX));
+    let (mut parts, mut told) = (false, false);
     loop {
         match phase {
-            Phase::Draining if !told => {
-                finish(serving.as_mut());
-                told = true;
+            Phase::Draining if !parts => {
+                let wait = if connection.http2 { Duration::ZERO } else { PARTING };
+                parting.as_mut().reset(Instant::now() + wait);
+                parts = true;
             }
             Phase::Serving | Phase::Draining => {}
             Phase::Ended => return cut(&connection, Reason::Draining),
         }
         tokio::select! {
+            () = parting.as_mut(), if parts && !told => {
+                finish(serving.as_mut());
+                told = true;
+            }
             outcome = serving.as_mut() => return ended(&connection, outcome),
             () = look.as_mut() => match connection.progress.verdict(&connection.timeouts, connection.http2) {
                 Verdict::Fine(until) => look.as_mut().reset(until),
@@ -208,10 +229,32 @@ fn cut(connection: &Connection, reason: Reason) {
     connection.shared.counts.reason(reason);
 }
 
+/// Whether it ended because we said GOAWAY for what the client sent (RFC 9113 7).
+fn broke_http2(error: &hyper::Error) -> bool {
+    use h2::Reason as R;
+    let faults = [
+        R::PROTOCOL_ERROR,
+        R::FLOW_CONTROL_ERROR,
+        R::STREAM_CLOSED,
+        R::FRAME_SIZE_ERROR,
+        R::COMPRESSION_ERROR,
+        R::ENHANCE_YOUR_CALM,
+    ];
+    let error = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
+    error.is_some_and(|error| {
+        error.is_go_away() && error.is_library() && error.reason().is_some_and(|one| faults.contains(&one))
+    })
+}
+
 /// Looks into why it ended. hyper has answered by itself what could not be parsed.
 fn ended(connection: &Connection, outcome: Result<(), hyper::Error>) {
     let Err(error) = outcome else { return };
     log::debug!("{}: {error}", connection.peer());
+    if broke_http2(&error) {
+        let state = connection.shared.state.load_full();
+        let client = connection.client(&state);
+        return connection.shared.offence(&state, &client, Reason::Http2Invalid, None);
+    }
     if !error.is_parse() {
         return;
     }
@@ -222,7 +265,7 @@ fn ended(connection: &Connection, outcome: Result<(), hyper::Error>) {
     connection.shared.sink.access(&Record {
         unix_ns: unix_ns(),
         client: &client,
-        zone: None,
+        zone: state.router.zone(client.peer.ip()),
         asked: None,
         status: reason.status().unwrap_or(StatusCode::BAD_REQUEST).as_u16(),
         received: 0,

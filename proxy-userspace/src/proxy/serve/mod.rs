@@ -5,9 +5,11 @@
 //! on and have their next request under it, listeners that stay keep their sockets, those that go are drained.
 
 mod accept;
+mod challenge;
 mod connection;
 mod exchange;
 mod metrics;
+mod paced;
 pub mod tls;
 mod tunnel;
 mod upstream;
@@ -25,14 +27,16 @@ use http::HeaderValue;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 
 use accept::{Door, Phase, Seats};
+use challenge::Challenges;
 use metrics::Counts;
 use tls::{Certificates, Expiry, Tickets};
-use upstream::Upstream;
+use upstream::{Memory, Upstream};
 
 pub use crate::proxy::decide::Ban;
 pub use crate::proxy::decide::log::Record;
 pub use metrics::{CertificateLife, LatencyBucket, Metrics, RouteCounts, ServerHealth};
 
+use super::acme::Proof;
 use super::decide::{Client, Reason, RouteState, Router};
 use super::plan::Plan;
 
@@ -95,7 +99,10 @@ struct Shared {
     sink: Arc<dyn Sink>,
     counts: Counts,
     seats: Arc<Seats>,
+    /// For bodies that are read ahead.
+    memory: Arc<Memory>,
     tickets: Tickets,
+    challenges: Arc<Challenges>,
     begun: Instant,
     /// Ids of requests: random for each process, and a number.
     id: u64,
@@ -106,6 +113,11 @@ impl Shared {
     /// A clock that only goes forward.
     fn now_ns(&self) -> u64 {
         u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Gives requests the memory that the plan in force says.
+    fn allow(&self) {
+        self.memory.allow(self.state.load().plan.common.buffer_memory);
     }
 
     fn request_id(&self) -> HeaderValue {
@@ -151,18 +163,22 @@ impl Service {
         let mut id = [0; 8];
         let random = aws_lc_rs::default_provider().secure_random;
         random.fill(&mut id).map_err(|_| Refused::Other("no random numbers to be had".to_owned()))?;
-        let state = prepare(plan, certificates, &tickets, None)?;
+        let challenges = Arc::<Challenges>::default();
+        let state = prepare(plan, certificates, &tickets, &challenges, None)?;
         let opened = assign(&state.plan, sockets, &BTreeMap::new())?;
         let shared = Arc::new(Shared {
             state: ArcSwap::from_pointee(state),
             sink,
             counts: Counts::default(),
             seats: Arc::default(),
+            memory: Arc::default(),
             tickets,
+            challenges,
             begun: Instant::now(),
             id: u64::from_ne_bytes(id),
             next_id: AtomicU64::new(0),
         });
+        shared.allow();
         let doors = opened
             .into_iter()
             .map(|(address, socket)| (address, Door::open(address, socket, Arc::clone(&shared))));
@@ -192,10 +208,12 @@ impl Service {
         // One change at a time: the lock is held to the end.
         let mut doors = self.doors.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.shared.state.load_full();
-        let state = prepare(plan, certificates, &self.shared.tickets, Some(&before))?;
+        let state =
+            prepare(plan, certificates, &self.shared.tickets, &self.shared.challenges, Some(&before))?;
         let opened = assign(&state.plan, sockets, &doors)?;
         let state = Arc::new(state);
         self.shared.state.store(Arc::clone(&state));
+        self.shared.allow();
         let drained = Duration::from_millis(before.plan.common.timeouts.drain_ms);
         doors.retain(|address, door| {
             let stays = state.addresses.contains_key(address);
@@ -227,6 +245,14 @@ impl Service {
         cut
     }
 
+    /// Answers the challenges of authorities by these from now on, and by no others.
+    ///
+    /// # Errors
+    /// If an answer can't be made; nothing is changed then.
+    pub fn present(&self, proofs: Vec<Proof>) -> Result<(), String> {
+        self.shared.challenges.present(proofs)
+    }
+
     /// What was counted, and what is open now.
     pub fn snapshot(&self) -> Metrics {
         self.shared.counts.snapshot(&self.shared)
@@ -240,7 +266,7 @@ impl Service {
 pub fn check(plan: &Plan, certificates: &Certificates) -> Result<Vec<String>, Refused> {
     let tickets = Tickets::new().map_err(Refused::Other)?;
     let now = i64::try_from(unix_ns() / 1_000_000_000).unwrap_or(i64::MAX);
-    let (_, expiries) = tls::listeners(plan, certificates, &tickets, now)?;
+    let (_, expiries) = tls::listeners(plan, certificates, &tickets, &Arc::default(), now)?;
     let soon = expiries.into_iter().filter_map(|one| {
         let (days, file) = ((one.not_after - now).div_euclid(86_400), one.file.display());
         match days {
@@ -257,10 +283,11 @@ fn prepare(
     plan: Plan,
     certificates: &Certificates,
     tickets: &Tickets,
+    challenges: &Arc<Challenges>,
     before: Option<&State>,
 ) -> Result<State, Refused> {
     let now = i64::try_from(unix_ns() / 1_000_000_000).unwrap_or(i64::MAX);
-    let (tls, expiries) = tls::listeners(&plan, certificates, tickets, now)?;
+    let (tls, expiries) = tls::listeners(&plan, certificates, tickets, challenges, now)?;
     let kept = |name: &str, plan: &super::plan::Upstream| {
         before
             .and_then(|before| before.upstreams.get(name))

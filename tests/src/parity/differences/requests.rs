@@ -126,8 +126,8 @@ pub(super) const REQUESTS: &[Difference] = &[
     Difference {
         name: "chunks",
         nginx: "request bodies are buffered, and chunked ones get a length",
-        here: "they stream; without a length they go on as chunked",
-        why: "memory; an upstream that takes no chunked bodies answers so itself",
+        here: "they stream; one without a length gets one if it ends within `buffer-requests`, else it goes on in chunks or is answered by 411",
+        why: "memory. WSGI servers that know no chunks take such a body for none",
         shows: Shows::Only(&[
             (
                 &[

@@ -1,7 +1,8 @@
-//! `[proxy]`, `[listeners.NAME]`, `[upstreams.NAME]` and `[routes.NAME]`: what the L7 proxy is to do.
+//! `[proxy]`, `[acme.NAME]`, `[listeners.NAME]`, `[upstreams.NAME]` and `[routes.NAME]`: what the L7 proxy is to do.
 //!
 //! Called by [`super::policy`] once zones, services and interfaces are known. One file a section; what they share is here.
 
+mod acme;
 mod ciphers;
 mod common;
 mod headers;
@@ -12,23 +13,28 @@ mod upstreams;
 
 use std::path::{Path, PathBuf};
 
+use ipnet::{Ipv4Net, Ipv6Net};
 use sha2::Sha256;
 use toml::Spanned;
 
 use crate::policy::document::Entry;
-use crate::policy::model::{Interface, Service};
+use crate::policy::model::{Interface, Service, Zone};
 use crate::policy::names::{fault, nearest};
 use crate::policy::report::{Report, Span};
-use crate::policy::schema_proxy::{Listener, Proxy, Route, Upstream};
+use crate::policy::schema_proxy::{Authority, Listener, Proxy, Route, Upstream};
 use crate::policy::units::{Size, TimeSpan, quote};
 use crate::proxy::decide::for_matching;
-use crate::proxy::plan::Plan;
+use crate::proxy::plan::{self, Plan};
 
 use super::zones::Zones;
+
+/// Prefixes that the proxy's process has for its log: a block list of millions is not sent there.
+const MOST_NAMED: usize = 1 << 16;
 
 /// The sections, as they were read.
 pub(super) struct Sections {
     pub(super) proxy: Proxy,
+    pub(super) acme: Vec<Entry<Authority>>,
     pub(super) listeners: Vec<Entry<Listener>>,
     pub(super) upstreams: Vec<Entry<Upstream>>,
     pub(super) routes: Vec<Entry<Route>>,
@@ -51,13 +57,21 @@ pub(super) fn check(
     let names = |entries: &mut dyn Iterator<Item = (&String, &Span)>| {
         entries.map(|(name, span)| (name.clone(), span.clone())).collect::<Vec<_>>()
     };
-    let listener_names =
-        Known::new("listener", names(&mut sections.listeners.iter().map(|e| (&e.name, &e.name_span))));
-    let upstream_names =
-        Known::new("upstream", names(&mut sections.upstreams.iter().map(|e| (&e.name, &e.name_span))));
+    let listener_names = Known::new(
+        "listener",
+        "listeners",
+        names(&mut sections.listeners.iter().map(|e| (&e.name, &e.name_span))),
+    );
+    let upstream_names = Known::new(
+        "upstream",
+        "upstreams",
+        names(&mut sections.upstreams.iter().map(|e| (&e.name, &e.name_span))),
+    );
     let common = common::check(report, sections.proxy, zones);
-    let listeners = listeners::check(report, sections.listeners, filter);
-    let upstreams = upstreams::check(report, sections.upstreams);
+    let mut authorities = acme::Authorities::check(report, sections.acme);
+    let listeners = listeners::check(report, sections.listeners, &mut authorities, filter);
+    let authorities = authorities.finish(report, &listeners, filter, zones);
+    let upstreams = upstreams::check(report, sections.upstreams, common.buffer_memory);
     let mut bodies = Vec::new();
     let routes = routes::check(
         report,
@@ -80,20 +94,44 @@ pub(super) fn check(
         "no route goes to this upstream",
         "write a route with `to`, or leave it out",
     );
-    let plan = Plan { listeners, upstreams, routes, common };
+    let zones = if common.access_log.is_some() { named(zones) } else { Vec::new() };
+    let plan = Plan { listeners, upstreams, routes, zones, authorities, common };
     (Some(plan).filter(|plan| !plan.listeners.is_empty()), bodies)
+}
+
+/// Zones for the access log: the smaller before the larger, as many as together have [`MOST_NAMED`] prefixes.
+fn named(zones: &Zones) -> Vec<plan::Zone> {
+    let mut by_size: Vec<_> = zones.given().enumerate().collect();
+    by_size.sort_by_key(|(_, zone)| zone.prefixes.len());
+    let mut left = MOST_NAMED;
+    by_size.retain(|(_, zone)| match left.checked_sub(zone.prefixes.len()) {
+        Some(rest) => {
+            left = rest;
+            true
+        }
+        None => false,
+    });
+    by_size.sort_by_key(|(place, _)| *place);
+    let everywhere = || [Ipv4Net::default().into(), Ipv6Net::default().into()].to_vec();
+    let zone = |zone: &Zone| plan::Zone {
+        name: zone.name.clone(),
+        prefixes: if zone.any { everywhere() } else { zone.prefixes.clone() },
+    };
+    by_size.into_iter().map(|(_, one)| zone(one)).collect()
 }
 
 /// The names of a section, and which of them something uses.
 struct Known {
     what: &'static str,
+    /// Its section of the file.
+    section: &'static str,
     names: Vec<(String, Span)>,
     used: std::cell::RefCell<Vec<String>>,
 }
 
 impl Known {
-    fn new(what: &'static str, names: Vec<(String, Span)>) -> Self {
-        Self { what, names, used: std::cell::RefCell::default() }
+    fn new(what: &'static str, section: &'static str, names: Vec<(String, Span)>) -> Self {
+        Self { what, section, names, used: std::cell::RefCell::default() }
     }
 
     /// True if the name is known; it is used then. An unknown one is reported.
@@ -102,10 +140,10 @@ impl Known {
             self.used.borrow_mut().push(name.to_owned());
             return true;
         }
-        let what = self.what;
+        let (what, section) = (self.what, self.section);
         let help = match nearest(name, self.names.iter().map(|(known, _)| known.as_str())) {
             Some(near) => format!("write {} instead", quote(near)),
-            None => format!("write `[{what}s.NAME]` with that name, or name another {what}"),
+            None => format!("write `[{section}.NAME]` with that name, or name another {what}"),
         };
         report.error(span, format!("unknown {what} {}", quote(name)), help);
         false
@@ -124,8 +162,8 @@ fn names_of<T>(report: &mut Report<'_>, entries: &[Entry<T>], most: usize, what:
     if let Some(entry) = entries.get(most) {
         report.error(
             &entry.name_span,
-            format!("these are more than {most} {what}s"),
-            format!("put {what}s that are treated alike into one"),
+            format!("these are more than {most} {what}"),
+            format!("put {what} that are treated alike into one"),
         );
     }
     for entry in entries {

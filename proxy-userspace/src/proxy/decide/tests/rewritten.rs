@@ -181,7 +181,7 @@ fn pitfall_8_upgrades_are_written_anew_or_not_at_all() {
         ("sec-websocket-protocol", "chat"),
     ];
     let forward = Try::new("GET /ws 1.1", &asked).forwarded();
-    assert!(forward.upgrade && !forward.retry_safe);
+    assert!(forward.upgrade && forward.retry_safe);
     let headers = forward.head.headers;
     for (name, expected) in [
         ("upgrade", "websocket"),
@@ -236,7 +236,8 @@ fn bodies_have_one_length_or_none() {
         let forward = Try::new(line, headers).body(body).forwarded();
         assert_eq!(all(&forward.head.headers, "content-length"), expected, "{line} {headers:?}");
         assert!(!forward.head.headers.contains_key("transfer-encoding"));
-        assert_eq!((forward.body, forward.body_limit), (body, 1000));
+        let length = body.or(expected.first().and_then(|length| length.parse().ok()));
+        assert_eq!((forward.body, forward.body_limit), (length, 1000));
         assert!(!forward.retry_safe || body == Some(0));
     }
 }
