@@ -11,7 +11,7 @@ mod wire;
 
 use std::net::Ipv4Addr;
 
-pub use self::differences::{Difference, Group, RACES, Shows, differences, table, unexplained};
+pub use self::differences::{Difference, Shows, differences, table, unexplained};
 pub use self::outcome::{Answer, Aspect, End, Outcome, compare};
 pub use self::shapes::shapes;
 pub use self::stage::{Side, Stage};

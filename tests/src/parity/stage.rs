@@ -80,6 +80,7 @@ to = "down"
 
 /// What nginx was told before, with the same routes more.
 const HTTP: &str = r#"
+access_log off;
 server_tokens on;
 limit_req_zone $binary_remote_addr zone=dashboard:1m rate=10r/s;
 add_header X-Frame-Options DENY;

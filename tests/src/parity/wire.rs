@@ -105,28 +105,38 @@ pub(super) fn loopback(address: Ipv4Addr) -> Ipv4Addr {
 pub(super) fn http2(ns: &Ns, address: Ipv4Addr, args: &[String]) -> Result<Said> {
     let connect = format!("::{address}:443");
     let patience = PATIENCE.as_secs().to_string();
-    let mut argv = vec!["curl", "-sSik", "--http2", "--max-time", &patience, "--connect-to", &connect];
+    // Apart from the body, since trailers follow it.
+    let heads = tempfile::NamedTempFile::new()?;
+    let place = heads.path().display().to_string();
+    let mut argv =
+        vec!["curl", "-sSk", "--http2", "--max-time", &patience, "--connect-to", &connect, "-D", &place];
     argv.extend(args.iter().map(String::as_str));
-    let output = ns.output(&argv)?;
-    let head = args.iter().any(|arg| arg == "-I" || arg == "--head");
-    let mut rest = output.stdout;
-    let mut answers = Vec::new();
-    while let Some(at) = end_of_head(&rest) {
-        let head_bytes: Vec<u8> = rest.drain(..at).collect();
-        let mut answer = parse(&head_bytes);
-        let interim = (100..200).contains(&answer.status);
-        if !interim {
-            answer.body = std::mem::take(&mut rest);
-        }
-        let length = answer.values("content-length").first().and_then(|length| length.parse().ok());
-        answer.whole = head
-            || matches!(answer.status, 204 | 304)
-            || length.is_none_or(|length: usize| length == answer.body.len());
-        answers.push(answer);
-        if !interim {
-            break;
+    let mut output = ns.output(&argv)?;
+    let head = args.iter().any(|arg| arg == "--head");
+    if head {
+        // curl shows it as if it were the body.
+        output.stdout.clear();
+    }
+    let mut answers: Vec<Answer> = Vec::new();
+    let heads = std::fs::read(heads.path())?;
+    let heads: String = heads.into_iter().map(char::from).collect();
+    for block in heads.split("\r\n\r\n").filter(|block| !block.trim().is_empty()) {
+        if block.starts_with("HTTP/") {
+            answers.push(parse(block));
+        } else if let Some(last) = answers.last_mut() {
+            let trailers = block.split("\r\n").filter(|line| !line.is_empty()).map(header);
+            last.headers.extend(trailers.map(|(name, value)| (format!("trailer:{name}"), value)));
         }
     }
+    if let Some(last) = answers.last_mut() {
+        let length = last.values("content-length").first().and_then(|length| length.parse().ok());
+        last.whole = head
+            || matches!(last.status, 204 | 304)
+            || length.is_none_or(|length: usize| length == output.stdout.len());
+        last.body = output.stdout;
+    }
+    let interim = answers.iter_mut().filter(|answer| (100..200).contains(&answer.status));
+    interim.for_each(|answer| answer.whole = true);
     let end = match output.status.code() {
         Some(0) => End::Open,
         // The stream or the connection ended too early, or broke HTTP/2.
@@ -202,7 +212,7 @@ impl Wire {
                 return (!answer.body.is_empty()).then_some(answer);
             }
         };
-        let head: Vec<u8> = self.buffer.drain(..at).collect();
+        let head: String = self.buffer.drain(..at).map(char::from).collect();
         let mut answer = parse(&head);
         let length = answer.values("content-length").first().and_then(|length| length.parse().ok());
         if to_head || (100..200).contains(&answer.status) || matches!(answer.status, 204 | 304) {
@@ -251,9 +261,8 @@ impl Wire {
                 None => return false,
                 Some(line) if line.is_empty() => return true,
                 Some(line) => {
-                    let (name, value) = line.split_once(':').unwrap_or((&line, ""));
-                    let name = format!("trailer:{}", name.to_ascii_lowercase());
-                    answer.headers.push((name, value.trim().to_owned()));
+                    let (name, value) = header(&line);
+                    answer.headers.push((format!("trailer:{name}"), value));
                 }
             }
         }
@@ -279,19 +288,19 @@ fn end_of_head(bytes: &[u8]) -> Option<usize> {
     bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4)
 }
 
-fn parse(head: &[u8]) -> Answer {
-    // Bytes that are no UTF-8 stay apart: each is a character of its own.
-    let text: String = head.iter().map(|byte| char::from(*byte)).collect();
-    let mut lines = text.split("\r\n").filter(|line| !line.is_empty());
+/// Bytes that are no UTF-8 stay apart: each is a character of its own.
+fn parse(head: &str) -> Answer {
+    let mut lines = head.split("\r\n").filter(|line| !line.is_empty());
     let mut words = lines.next().unwrap_or("").splitn(3, ' ');
     let version = words.next().unwrap_or("").to_owned();
     let status = words.next().and_then(|status| status.parse().ok()).unwrap_or(0);
     let reason = words.next().unwrap_or("").to_owned();
-    let header = |line: &str| {
-        let (name, value) = line.split_once(':').unwrap_or((line, ""));
-        (name.to_ascii_lowercase(), value.trim().to_owned())
-    };
     Answer { version, status, reason, headers: lines.map(header).collect(), body: Vec::new(), whole: false }
+}
+
+fn header(line: &str) -> (String, String) {
+    let (name, value) = line.split_once(':').unwrap_or((line, ""));
+    (name.to_ascii_lowercase(), value.trim().to_owned())
 }
 
 /// Fills `{cookie:NAME}` in with what was set last.

@@ -110,6 +110,16 @@ pub(super) const ANSWERS: &[Difference] = &[
         )]),
     },
     Difference {
+        name: "trailers",
+        nginx: "trailers of answers are dropped",
+        here: "those that are announced go on, to HTTP/2 and to whoever sends `TE: trailers`",
+        why: "gRPC has its status there",
+        shows: Shows::Only(&[
+            (&["HTTP/2: trailers of an answer"], &["header:trailer:x-last"]),
+            (&["trailers of an answer for whoever takes them"], &["header:trailer", "header:trailer:x-last"]),
+        ]),
+    },
+    Difference {
         name: "interim answers",
         nginx: "an upstream's 100 or 103 is taken for the answer",
         here: "dropped, and the answer is awaited",
@@ -152,13 +162,6 @@ pub(super) const ANSWERS: &[Difference] = &[
             ),
             (&["an upstream with two lengths"], &["end", "status"]),
         ]),
-    },
-    Difference {
-        name: "trailers",
-        nginx: "trailers of an answer are dropped",
-        here: "those that it announced, and gRPC's, pass to HTTP/2 and to who sends `TE: trailers`, by a strict list",
-        why: "without them gRPC has no status",
-        shows: Shows::Only(&[(&["HTTP/2: trailers of an answer"], &["body"])]),
     },
     Difference {
         name: "asked twice",

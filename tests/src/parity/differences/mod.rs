@@ -12,7 +12,7 @@ use self::requests::REQUESTS;
 use super::outcome::Aspect;
 
 /// Shapes, and all of [`Aspect::what`] that differs in each of them for this reason.
-pub type Group = (&'static [&'static str], &'static [&'static str]);
+type Group = (&'static [&'static str], &'static [&'static str]);
 
 /// Where a difference shows.
 #[derive(Clone, Copy, Debug)]
@@ -87,19 +87,10 @@ pub fn differences() -> impl Iterator<Item = &'static Difference> {
     [REQUESTS, REFUSALS, ANSWERS].into_iter().flatten()
 }
 
-/// What a race decides: gunicorn answers and closes while a body that nobody has read still arrives.
-pub const RACES: &[Group] =
-    &[(&["chunks", "a form in chunks", "chunks to this host's own listener"], &["end"])];
-
 /// What of the aspects of a shape no difference explains.
 pub fn unexplained<'a>(shape: &str, aspects: &'a [Aspect]) -> Vec<&'a Aspect> {
-    let is_race = |aspect: &Aspect| {
-        let of =
-            |(shapes, aspects): &Group| shapes.contains(&shape) && aspects.contains(&aspect.what.as_str());
-        RACES.iter().any(of)
-    };
     let is_listed = |aspect: &Aspect| differences().any(|one| one.explains(shape, aspect));
-    aspects.iter().filter(|aspect| !is_race(aspect) && !is_listed(aspect)).collect()
+    aspects.iter().filter(|aspect| !is_listed(aspect)).collect()
 }
 
 /// The table of docs/proxy.md.

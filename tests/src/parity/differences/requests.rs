@@ -129,7 +129,7 @@ pub(super) const REQUESTS: &[Difference] = &[
         here: "they stream; one without a length gets one if it ends within `buffer-requests`, else it goes on in chunks or is answered by 411",
         why: "memory. WSGI servers that know no chunks take such a body for none",
         shows: Shows::Only(&[(
-            &["more chunks than are read ahead"],
+            &["100 KiB in chunks"],
             &["seen:header:content-length", "seen:header:transfer-encoding"],
         )]),
     },

@@ -93,8 +93,13 @@ pub(super) fn shapes() -> Vec<Shape> {
     ] {
         all.push(once(name, to(host), request("POST /echo", host, &lines, body)));
     }
-    let more = [b"18000\r\n".as_slice(), &[b'x'; 0x18000], b"\r\n0\r\n\r\n"].concat();
-    all.push(once("more chunks than are read ahead", to(ODD), request("POST /echo", ODD, &[chunked], &more)));
+    let many = [b"19000\r\n".as_slice(), &[b'x'; 0x19000], b"\r\n0\r\n\r\n"].concat();
+    all.push(once("100 KiB in chunks", to(ODD), request("POST /echo", ODD, &[chunked], &many)));
+    all.push(once(
+        "100 KiB in chunks to gunicorn",
+        to(PLATFORM),
+        request("POST /echo", PLATFORM, &[chunked], &many),
+    ));
     let long = [b"100001\r\n".as_slice(), &vec![b'x'; LONGEST + 1], b"\r\n0\r\n\r\n"].concat();
     all.push(once(
         "one byte more than 1 MiB in chunks",

@@ -26,6 +26,12 @@ pub(super) fn shapes() -> Vec<Shape> {
         odd("an upstream with a length and chunks", "/length-and-chunks"),
         odd("an upstream with another coding", "/coded"),
         odd("trailers of an answer", "/trailers"),
+        get(
+            "trailers of an answer for whoever takes them",
+            ODD,
+            "/trailers",
+            &["Connection: TE", "TE: trailers"],
+        ),
         odd("chunks of an answer with extensions", "/chunks"),
         odd("early hints", "/early-hints"),
         odd("100 that nobody asked for", "/continue"),
