@@ -3,8 +3,7 @@
 //! ```text
 //! apply ── prepare: bind, read certificates, check TLS ── packets: the policy goes live ── commit: the worker serves it
 //!                                                              └── refused: abandon
-//! loop, each second ── tend: follow the policy in force; start the worker again; log file replaced; certificates, when
-//!                         [`notices`] says so, and each few seconds
+//! loop, each second ── tend: the policy in force is followed, an ended worker started again, replaced files read again
 //! ```
 //!
 //! What can't be served is an error of an `apply`; at a start it is told and tried again, because the packet filter must not wait
@@ -394,8 +393,7 @@ impl State {
                 let before = self.unused.take().filter(|unused| unused.why == why);
                 let mut unused = before.unwrap_or(Unused { why, since: Instant::now(), told: false });
                 if !unused.told && unused.since.elapsed() >= HALF_A_PAIR {
-                    let why = &unused.why;
-                    log::error!("new certificates are not used, those of before stay in service: {why}");
+                    log::error!("new certificates are not used, those of before stay: {}", unused.why);
                     unused.told = true;
                 }
                 self.unused = Some(unused);
