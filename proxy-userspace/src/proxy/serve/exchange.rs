@@ -14,6 +14,7 @@ use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue};
 use http::{Request, Response, StatusCode, Version};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::ext::ReasonPhrase;
 use hyper::upgrade::OnUpgrade;
 
 use super::challenge::instead;
@@ -190,7 +191,12 @@ async fn forwarded(
         Err(reason) => return refused(entry, reason, has_body),
     };
     parts.version = Version::HTTP_11;
+    // HTTP/1.1 clients are told of the upstream's own words for its status, which may have no registered ones.
+    let phrase = parts.extensions.remove::<ReasonPhrase>();
     parts.extensions.clear();
+    if let Some(phrase) = phrase {
+        parts.extensions.insert(phrase);
+    }
     entry.status = parts.status.as_u16();
     match (upstream_side, client, upgrade) {
         (None, _, _) => {

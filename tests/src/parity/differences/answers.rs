@@ -46,23 +46,6 @@ pub(super) const ANSWERS: &[Difference] = &[
         )]),
     },
     Difference {
-        name: "phrases",
-        nginx: "the upstream's phrase after the status is passed on",
-        here: "the registered one, or `<none>`",
-        why: "HTTP/2 has none, and nobody may rely on it (RFC 9112 4)",
-        shows: Shows::Only(&[(
-            &[
-                "418",
-                "599",
-                "a status of the application's own with its phrase",
-                "a range beyond the end",
-                "an answer without a phrase",
-                "an answer with a phrase of its own",
-            ],
-            &["reason"],
-        )]),
-    },
-    Difference {
         name: "no body, no length",
         nginx: "the `Content-Length` of a 204 or 304 is passed on",
         here: "removed",
@@ -162,15 +145,5 @@ pub(super) const ANSWERS: &[Difference] = &[
             ),
             (&["an upstream with two lengths"], &["end", "status"]),
         ]),
-    },
-    Difference {
-        name: "asked twice",
-        nginx: "an upstream whose answer can't be read is not asked again",
-        here: "GET and the like are asked once more, on a new connection, if the connection was used before",
-        why: "it looks like a connection that has just been closed",
-        shows: Shows::Only(&[(
-            &["an answer with a folded line, on a connection that was used before"],
-            &["seen"],
-        )]),
     },
 ];

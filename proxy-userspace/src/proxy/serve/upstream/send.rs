@@ -94,7 +94,7 @@ pub(in crate::proxy::serve) async fn send(upstream: &Arc<Upstream>, outgoing: Ou
         let again = error.take_message().or(again);
         let error = error.into_error();
         let reason = if error.is_parse() { Reason::UpstreamInvalid } else { Reason::UpstreamBroke };
-        let stale = reused && !fresh;
+        let stale = reused && !fresh && reason == Reason::UpstreamBroke;
         if !stale {
             lease.failed(&error.to_string());
         }
