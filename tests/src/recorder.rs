@@ -103,6 +103,8 @@ impl Recorder {
 
 fn record(mut stream: TcpStream, book: &Mutex<Book>) {
     let _ = stream.set_read_timeout(Some(PATIENCE));
+    // Head and body are written one after the other.
+    let _ = stream.set_nodelay(true);
     let (mut all, mut from) = (Vec::new(), 0);
     let mut part = [0; 16 << 10];
     loop {
