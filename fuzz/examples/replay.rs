@@ -5,7 +5,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-use tollgate_fuzz::{control, engine, list, packet, policy};
+use tollgate_fuzz::{control, engine, list, packet, policy, request};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = env::args_os().skip(1);
@@ -14,6 +14,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         Some("control") => control::run,
         Some("engine") => engine::run,
         Some("list") => list::run,
+        Some("request") => request::run,
         Some("packet") => packet::run,
         Some("policy") => policy::run,
         _ => return Err(format!("{name:?} is no target").into()),

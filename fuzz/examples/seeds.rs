@@ -35,11 +35,30 @@ fn main() -> Result<()> {
     for (name, list) in LISTS {
         write(&corpus, "list", name, list)?;
     }
+    for (name, request) in PROXIED {
+        write(&corpus, "request", name, request)?;
+    }
     for (name, request) in REQUESTS {
         write(&corpus, "control", name, request.as_bytes())?;
     }
     Ok(())
 }
+
+/// Requests and answers of the proxy: the first byte has version, peer and body.
+const PROXIED: [(&str, &[u8]); 8] = [
+    ("get", b"\0GET /a?b=c\nHost: a.example\nCookie: a=1\nCookie: b=2\n\n200\nServer: x\nContent-Length: 3\n"),
+    ("post", b"\x0cPOST / \nHost: a.example:80\nContent-Length: 3\nExpect: 100-continue\n\n204\nContent-Length: 0\n"),
+    ("chunked", b"\x14PUT /\nHost: A.Example.\nTransfer-Encoding: chunked\nTrailer: X-A\n\n200\nTransfer-Encoding: chunked\n"),
+    ("http2", b"\x02GET http://x.two.example/x\nTE: trailers\n\n200\nTrailer: grpc-status\n"),
+    (
+        "websocket",
+        b"\0GET /ws\nHost: a.example\nConnection: keep-alive, Upgrade\nUpgrade: websocket\nSec-WebSocket-Key: \
+          dGhlIHNhbXBsZSBub25jZQ==\nSec-WebSocket-Version: 13\n\n101\nConnection: upgrade\nUpgrade: websocket\n",
+    ),
+    ("trusted", b"\0GET /\nHost: a.example\nX-Forwarded-For: 198.51.100.7, 192.0.2.3\nX-Forwarded-Proto: https\n\n200\n"),
+    ("redirect", b"\x01GET //there/../x\nHost: old.example\n"),
+    ("dots", b"\0GET /a/%2e%2e/admin/x\nHost: a.example\nX_Real_IP: 1\nConnection: x-real-ip, host\nX-Real-IP: 1\n"),
+];
 
 fn write(corpus: &Path, target: &str, name: &str, bytes: &[u8]) -> Result<()> {
     let folder = corpus.join(target);

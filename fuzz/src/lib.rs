@@ -12,6 +12,7 @@ pub mod list;
 pub mod packet;
 pub mod policy;
 mod reject;
+pub mod request;
 mod rules;
 
 /// The reference interpreter of the tests, the second opinion of `engine` and `policy`. As a file and not as a package: the
