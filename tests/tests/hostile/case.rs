@@ -34,7 +34,7 @@ pub struct Case {
     /// How many whole requests the upstream may see of it.
     pub arrives: RangeInclusive<usize>,
     pub why: Option<Why>,
-    /// Of a flood it depends on the moment what was answered before it was cut off: nginx is asked, but not compared.
+    /// Of a flood it depends on the moment what was answered, or arrived, before it was cut off: nginx is asked, but not compared.
     pub floods: bool,
 }
 

@@ -202,22 +202,25 @@ fn headers() -> Vec<Case> {
     ]
 }
 
+/// The proxy reads no further than it must, and a connection that is closed with bytes unread is reset: that may overtake the answer.
+const LOST: &str = "431 closed|- closed";
+
 fn sizes() -> Vec<Case> {
     let named = |name: &str, case: Case| Case { name: name.to_owned(), ..case };
     let path = |length: usize| format!("GET /{} HTTP/1.1", "x".repeat(length));
     vec![
         named("a target of 4 KiB", line(&path(4 << 10), "200 200 kept", 2)),
         named("a target of 9 KiB", line(&path(9 << 10), "414 closed", 0)),
-        named("a target of 60 KiB", line(&path(60 << 10), "431 closed", 0)),
-        named("a target of 100 KiB", line(&path(100 << 10), "431 closed", 0)),
+        named("a target of 60 KiB", line(&path(60 << 10), LOST, 0).flood(0..=0)),
+        named("a target of 100 KiB", line(&path(100 << 10), LOST, 0).flood(0..=0)),
         named("a header of 4 KiB", get(&format!("X: {}", "y".repeat(4 << 10)), "200 200 kept", 2)),
         named(
             "a header of 10 KiB",
             get(&format!("X: {}", "y".repeat(10 << 10)), "200 200 kept", 2).unlike(Why::Limits),
         ),
         named("a header of 40 KiB", get(&format!("X: {}", "y".repeat(40 << 10)), "431 closed", 0)),
-        named("a header of 200 KiB", get(&format!("X: {}", "y".repeat(200 << 10)), "431 closed", 0)),
-        named("a name of 60 KiB", get(&format!("{}: y", "x".repeat(60 << 10)), "431 closed", 0)),
+        named("a header of 200 KiB", get(&format!("X: {}", "y".repeat(200 << 10)), LOST, 0).flood(0..=0)),
+        named("a name of 60 KiB", get(&format!("{}: y", "x".repeat(60 << 10)), LOST, 0).flood(0..=0)),
         named("90 header lines", get("X: y\r\n".repeat(90).trim_end(), "200 200 kept", 2)),
         named(
             "101 header lines",
@@ -226,12 +229,11 @@ fn sizes() -> Vec<Case> {
         named("2000 header lines", get("X: y\r\n".repeat(2_000).trim_end(), "431 closed", 0)),
         named(
             "a method of 60 KiB",
-            line(&format!("{} /case HTTP/1.1", "X".repeat(60 << 10)), "431 closed", 0),
+            line(&format!("{} /case HTTP/1.1", "X".repeat(60 << 10)), LOST, 0).flood(0..=0),
         ),
         named(
             "100 KiB of line ends",
-            line(&format!("{}GET /case HTTP/1.1", "\r\n".repeat(50 << 10)), "431 closed", 0)
-                .unlike(Why::Limits),
+            line(&format!("{}GET /case HTTP/1.1", "\r\n".repeat(50 << 10)), LOST, 0).flood(0..=0),
         ),
     ]
 }
