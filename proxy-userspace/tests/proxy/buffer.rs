@@ -1,4 +1,4 @@
-//! Bodies without a length: read ahead and given one, as far as the plan says.
+//! Bodies that are read ahead, as far as the plan says: so that slow clients hold no upstream, and those without a length get one.
 
 use hyper::Request;
 use tollgate::proxy::plan::Plan;
@@ -132,4 +132,29 @@ async fn who_is_too_slow_meanwhile_is_answered_and_the_upstream_is_not_asked() {
     assert!(reply.status == 408 && wire.is_closed().await, "{reply:?}");
     assert_eq!((seen(&backend).len(), backend.log.opened()), (0, 0));
     assert_eq!(stage.noted(1).await[0].reason, Some("client-timeout"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_is_not_asked_before_a_short_body_is_there() {
+    let backend = Backend::that(says("hello")).await;
+    let stage = buffering(&backend, 6, |_| {});
+    let head = |length| format!("POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: {length}\r\n\r\n");
+    let mut slow = Wire::to(stage.address).await;
+    slow.send(head(6)).await;
+    slow.send("abc").await;
+    a_moment().await;
+    assert_eq!(backend.log.opened(), 0, "a worker waits for a slow client");
+    assert_eq!(slow.ask("def").await.status, 200);
+    assert_eq!(seen(&backend).last().and_then(measured).as_deref(), Some("abcdef"));
+    // A longer one streams.
+    let mut long = Wire::to(stage.address).await;
+    long.send(head(7)).await;
+    long.send("abc").await;
+    within(async {
+        while !backend.log.bytes().ends_with("abc") {
+            a_moment().await
+        }
+    })
+    .await;
+    assert_eq!(long.ask("defg").await.status, 200);
 }

@@ -52,7 +52,7 @@ reasons! {
     ExpectRefused = "expect-refused", 417, "Expect is anything but 100-continue";
     VersionRefused = "version-refused", 505, "the version of HTTP is not spoken here";
     ClientTimeout = "client-timeout", 408, "the client took too long over its request";
-    ClientGone = "client-gone", NONE, "the client went away before the answer was complete";
+    ClientGone = "client-gone", 400, "the client went away before the answer was complete";
     HandshakeFailed = "handshake-failed", NONE, "the TLS handshake came to nothing: the client left, speaks no version or cipher that is spoken here, dislikes the certificate, or speaks plain HTTP";
     TlsInvalid = "tls-invalid", NONE, "what came in place of a TLS handshake was none, or broke the protocol";
     Http2Invalid = "http2-invalid", NONE, "the client broke or flooded HTTP/2";

@@ -2,7 +2,7 @@
 //! [`super::connection`].
 //!
 //! The body is read when the upstream's connection asks for it, so that `100 Continue` goes out only then, and whoever is slow
-//! slows the other; but one without a length is read ahead, as far as the plan says. When the client leaves, hyper drops what is
+//! slows the other; but one that is short or has no length is read ahead, as far as the plan says. When the client leaves, hyper drops what is
 //! here, and with it the upstream's connection.
 
 use std::pin::Pin;
@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
 use http::{Request, Response, StatusCode, Version};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::ext::ReasonPhrase;
@@ -158,13 +158,19 @@ async fn forwarded(
         let patience = Duration::from_millis(entry.state.plan.common.timeouts.body_ms);
         let mut from = Box::new(FromClient::new(incoming, body_limit, patience, trailers));
         entry.upload = Some(Arc::clone(from.upload()));
-        if body.is_none() && upstream.plan.protocol == UpstreamProtocol::Http1 {
+        let fits = body.is_none_or(|length| length <= upstream.plan.buffer);
+        if fits && upstream.plan.protocol == UpstreamProtocol::Http1 {
+            // A server with a few workers would have one of them wait for each client that sends slowly.
             let memory = &entry.connection.shared.memory;
             match from.read_ahead(upstream.plan.buffer, memory).await {
                 Ok(Some(length)) => {
                     head.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
                 }
-                Ok(None) if upstream.plan.chunked => {}
+                Ok(None) if body.is_some() => {}
+                Ok(None) if upstream.plan.chunked => {
+                    // hyper sends no body with a GET that does not say how it is framed.
+                    head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+                }
                 Ok(None) => return refused(entry, Reason::LengthRequired, has_body),
                 Err(reason) => return refused(entry, reason, has_body),
             }

@@ -126,7 +126,7 @@ pub(super) const REQUESTS: &[Difference] = &[
     Difference {
         name: "chunks",
         nginx: "request bodies are buffered, and chunked ones get a length",
-        here: "they stream; one without a length gets one if it ends within `buffer-requests`, else it goes on in chunks or is answered by 411",
+        here: "so are those within `buffer-requests`; longer ones stream, and without a length they go on in chunks or are answered by 411",
         why: "memory. WSGI servers that know no chunks take such a body for none",
         shows: Shows::Only(&[(
             &["100 KiB in chunks"],
@@ -134,11 +134,11 @@ pub(super) const REQUESTS: &[Difference] = &[
         )]),
     },
     Difference {
-        name: "bodies stream",
-        nginx: "a request whose body breaks off never reaches the upstream",
-        here: "it has begun by then, and breaks off there too",
-        why: "bodies stream: no memory and no file holds them, and the upstream begins at once",
-        shows: Shows::Only(&[(&["the client leaves within a body"], &["seen", "status"])]),
+        name: "broken bodies",
+        nginx: "a client that ends what it sends within a body gets no answer",
+        here: "400",
+        why: "it may read still (RFC 9112 9.6)",
+        shows: Shows::Only(&[(&["the client leaves within a body"], &["status"])]),
     },
     Difference {
         name: "upgrades",
