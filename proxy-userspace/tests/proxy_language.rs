@@ -36,6 +36,7 @@ max-target = "4KiB"
 max-headers = "16KiB"
 max-header-count = 60
 max-body = "2MiB"
+buffer-memory = "4MiB"
 handshake-timeout = "1s"
 header-timeout = "2s"
 body-timeout = "3s"
@@ -57,6 +58,10 @@ response-timeout = "120s"
 fail-after = 7
 rest = "30s"
 health = { path = "/healthz", host = "app.example", every = "3s", timeout = "1s" }
+[upstreams.old]
+servers = "127.0.0.1:8001"
+buffer-requests = "3MiB"
+chunked-requests = false
 [routes.api]
 listeners = ["https"]
 hosts = ["A.example", "2001:db8::1"]
@@ -66,6 +71,10 @@ websocket = true
 max-body = "10MiB"
 headers = { Cache-Control = "no-store" }
 limit = { requests = "30/m", burst = 5, status = 503, v6-prefix = 56, exceed = { ban = "1h", after = 9 } }
+[routes.by-length]
+listeners = ["https"]
+path = "/old"
+to = "old"
 [routes.old]
 listeners = ["https"]
 redirect = { status = 308, to = "/new{uri}" }
@@ -86,7 +95,7 @@ fn what_is_left_out_has_its_default() {
     assert!(http.tls.is_none() && !http.http2);
     let app = &plan.upstreams["app"];
     assert_eq!(app.servers, [Server::Tcp("127.0.0.1:8000".parse().expect("an address"))]);
-    assert_eq!(app.protocol, UpstreamProtocol::Http1);
+    assert_eq!((app.protocol, app.buffer, app.chunked), (UpstreamProtocol::Http1, 64 << 10, true));
     assert_eq!((app.keep, app.keep_ms, app.connect_ms, app.response_ms), (32, 1500, 5000, 60_000));
     assert_eq!((app.failures, app.rest_ms, &app.health), (3, 10_000, &None));
     let route = &plan.routes[0];
@@ -111,6 +120,7 @@ fn every_key_arrives_in_the_plan() {
     assert_eq!(c.headers, BTreeMap::from([("x-frame-options".to_owned(), "DENY".to_owned())]));
     let s = &c.sizes;
     assert_eq!((s.target, s.headers, s.header_count, s.body), (4096, 16_384, 60, 2 << 20));
+    assert_eq!(c.buffer_memory, 4 << 20);
     let t = &c.timeouts;
     assert_eq!(
         [t.handshake_ms, t.header_ms, t.body_ms, t.send_ms, t.idle_ms, t.tunnel_ms, t.drain_ms],
@@ -140,7 +150,9 @@ fn every_key_arrives_in_the_plan() {
     let health = app.health.as_ref().expect("health checks");
     assert_eq!((health.path.as_str(), health.host.as_str()), ("/healthz", "app.example"));
     assert_eq!((health.every_ms, health.timeout_ms), (3000, 1000));
-    let [api, old] = plan.routes.as_slice() else { panic!("{:?}", plan.routes) };
+    let by_length = &plan.upstreams["old"];
+    assert_eq!((by_length.buffer, by_length.chunked), (3 << 20, false));
+    let [api, _, old] = plan.routes.as_slice() else { panic!("{:?}", plan.routes) };
     assert_eq!(api.hosts, ["a.example", "[2001:db8::1]"]);
     assert_eq!((api.path.as_str(), api.body), ("/api/v1", 10 << 20));
     assert_eq!(api.headers["cache-control"], "no-store");
@@ -185,6 +197,29 @@ fn bodies_come_from_files_beside_the_policy_and_are_part_of_its_hash() {
     let lists = Lists::from([("down.html".to_owned(), kept)]);
     let again = policy::parse_with(&text, &path, &lists).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(again, first);
+}
+
+#[test]
+fn the_log_names_zones_but_no_lists_without_end() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let list: String =
+        (0..70_000u32).map(|n| format!("{}\n", std::net::Ipv4Addr::from(0x0b00_0000 + n))).collect();
+    fs::write(folder.path().join("list"), list).expect("a list");
+    let text = |log: &str| {
+        format!(
+            "version = 1\n[interfaces.eth0]\ndeny = [\"bad\"]\n[zones]\nbad = {{ file = \"list\" }}\n\
+             world = \"any\"\nlan = [\"10.0.0.0/8\"]\n[services.web]\nports = [\"tcp/80\"]\nallow = \"any\"\n\
+             [proxy]\n{log}{APP}"
+        )
+    };
+    let zones = |log: &str| {
+        let policy = policy::parse(&text(log), &folder.path().join("policy.toml"));
+        policy.unwrap_or_else(|error| panic!("{error}")).proxy.expect("a plan").zones
+    };
+    assert_eq!(zones(""), []);
+    let zones = zones("access-log = \"/var/log/a.log\"\n");
+    let shown: Vec<_> = zones.iter().map(|zone| (zone.name.as_str(), zone.prefixes.len())).collect();
+    assert_eq!(shown, [("world", 2), ("lan", 1)]);
 }
 
 #[test]

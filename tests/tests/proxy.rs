@@ -2,6 +2,8 @@
 //! daemon, worker, certificates or policy costs a client its answer.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -289,6 +291,48 @@ fn who_floods_the_dashboard_is_answered_limited_and_then_banned() -> Result<()> 
     // A browser beside it is not.
     let got = one(Host::Lan2)?;
     ensure!(got.contains("port 8081"), "{got}");
+    Ok(())
+}
+
+#[test]
+fn who_sends_garbage_in_place_of_tls_is_banned_and_who_distrusts_the_certificate_is_not() -> Result<()> {
+    const AFTER: usize = 8;
+    let routes = Routes::start()?;
+    let before = fs::read_to_string(routes.policy())?;
+    let abuse = format!("[proxy]\nabuse = {{ ban = \"1h\", after = {AFTER} }}\n");
+    fs::write(routes.policy(), before.replace("[proxy]\n", &abuse))?;
+    routes.tollgate.checked(&["apply", &routes.policy().display().to_string()])?;
+    // Neither a client without the issuer, nor one that forgot the `s`.
+    for _ in 0..2 * AFTER {
+        let output = routes.lab.ns(Host::Lan2).output(&["curl", "-sS", "https://192.168.0.104/"])?;
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.code() == Some(60), "the certificate was believed: {stderr}");
+        routes.curl(Host::Lan2, &["http://192.168.0.104:443/"])?;
+    }
+    let garbage = || -> Result<()> {
+        let mut stream = TcpStream::connect("192.168.0.104:443")?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(b"\xde\xad\xbe\xef is no handshake")?;
+        // Until the other end closes, by whatever means.
+        let _ = stream.read_to_end(&mut Vec::new());
+        Ok(())
+    };
+    for _ in 1..AFTER {
+        routes.lab.ns(Host::Lan).in_ns(garbage)?;
+    }
+    ensure!(listed(&routes.tollgate)?.is_empty(), "banned before it was too much: {}", routes.tollgate.log());
+    routes.lab.ns(Host::Lan).in_ns(garbage)?;
+    let end = Instant::now() + PATIENCE;
+    while listed(&routes.tollgate)?.is_empty() {
+        ensure!(Instant::now() < end, "not banned: {}", routes.tollgate.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let bans = listed(&routes.tollgate)?;
+    ensure!(bans.len() == 1 && bans[0].0 == "192.168.0.50/32", "{bans:?}");
+    ensure!(
+        routes.curl(Host::Lan2, &["https://192.168.0.104/"])?.contains("port 8082"),
+        "who did nothing wrong"
+    );
     Ok(())
 }
 

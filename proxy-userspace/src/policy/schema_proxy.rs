@@ -78,6 +78,7 @@ pub(super) struct Proxy {
     pub(super) max_headers: Option<Spanned<Size>>,
     pub(super) max_header_count: Option<Spanned<i64>>,
     pub(super) max_body: Option<Spanned<Size>>,
+    pub(super) buffer_memory: Option<Spanned<Size>>,
     pub(super) handshake_timeout: Option<Spanned<TimeSpan>>,
     pub(super) header_timeout: Option<Spanned<TimeSpan>>,
     pub(super) body_timeout: Option<Spanned<TimeSpan>>,
@@ -171,6 +172,8 @@ pub(super) struct Certificate {
 pub(super) struct Upstream {
     pub(super) servers: Option<Spanned<Several<ServerAddress>>>,
     pub(super) protocol: Option<UpstreamProtocol>,
+    pub(super) buffer_requests: Option<Spanned<Size>>,
+    pub(super) chunked_requests: Option<Spanned<bool>>,
     pub(super) keep_alive: Option<KeepAlive>,
     pub(super) connect_timeout: Option<Spanned<TimeSpan>>,
     pub(super) response_timeout: Option<Spanned<TimeSpan>>,

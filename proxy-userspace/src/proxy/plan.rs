@@ -21,8 +21,19 @@ pub struct Plan {
     /// What happens to requests. The most specific one that matches is taken: by listener, then host (exact, wildcard, any), then
     /// the longest path prefix. The order says nothing.
     pub routes: Vec<Route>,
+    /// Names for clients' addresses in the access log, in the policy's order. Empty without a log.
+    pub zones: Vec<Zone>,
     /// What holds for all listeners.
     pub common: Common,
+}
+
+/// A zone of the policy, by address alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Zone {
+    /// Its name.
+    pub name: String,
+    /// Its prefixes.
+    pub prefixes: Vec<IpNet>,
 }
 
 impl Default for Common {
@@ -44,6 +55,7 @@ impl Default for Common {
                 tunnel_ms: 3_600_000,
                 drain_ms: 30_000,
             },
+            buffer_memory: 16 << 20,
             abuse: None,
             headers: BTreeMap::new(),
         }
@@ -67,6 +79,8 @@ pub struct Common {
     pub sizes: Sizes,
     /// How long clients may take.
     pub timeouts: ClientTimeouts,
+    /// Memory for bodies that are read ahead, of all requests together, bytes. Beyond it nothing is read ahead.
+    pub buffer_memory: u64,
     /// Who fails TLS or HTTP again and again, after a completed handshake, is banned.
     pub abuse: Option<Escalation>,
     /// Headers set on every answer to a client, the proxy's own included, unless the upstream's has them.
@@ -177,6 +191,11 @@ pub struct Upstream {
     pub servers: Vec<Server>,
     /// What is spoken to them.
     pub protocol: UpstreamProtocol,
+    /// Of a request's body that has no length, so many bytes are read before the upstream is asked, HTTP/1.1 only: one that ends
+    /// within them gets a `Content-Length`.
+    pub buffer: u64,
+    /// What is longer goes on as chunked; else 411.
+    pub chunked: bool,
     /// Idle connections kept for each server.
     pub keep: u16,
     /// How long an idle one is kept, milliseconds; below what the servers keep theirs.

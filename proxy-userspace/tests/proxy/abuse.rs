@@ -159,16 +159,46 @@ async fn http2_has_the_same_limits_and_its_connection_goes_on() {
     assert_eq!(stage.service.snapshot().accepted, 1);
 }
 
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A frame of HTTP/2 (RFC 9113 4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("small").to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_http2_client_that_breaks_the_protocol_is_an_offender_and_one_that_leaves_is_not() {
+    let backend = Backend::that(says("hello")).await;
+    let stage = encrypted(&backend, |_| {}).await;
+    let settings = || [PREFACE.to_vec(), frame(4, 0, 0, &[])].concat();
+    for (number, bytes) in (1..).zip([
+        b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n".to_vec(),
+        // Data on a stream that was never opened, and a header block that is none.
+        [settings(), frame(0, 0, 7, b"x")].concat(),
+        [settings(), frame(1, 5, 1, &[0xff; 40])].concat(),
+    ]) {
+        let mut wire = client::tls(stage.address, "a.example", config(&["h2"])).await.expect("a handshake");
+        wire.send(bytes).await;
+        assert!(wire.is_closed().await);
+        stage.until("noticed", |stage| stage.reasons("http2-invalid") == number).await;
+    }
+    for farewell in [Vec::new(), settings(), [settings(), frame(7, 0, 0, &[0; 8])].concat()] {
+        let mut wire = client::tls(stage.address, "a.example", config(&["h2"])).await.expect("a handshake");
+        wire.send(farewell).await;
+        a_moment().await;
+        drop(wire);
+    }
+    stage.until("all have left", |stage| stage.service.snapshot().connections == 0).await;
+    assert_eq!(stage.reasons("http2-invalid"), 3);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_http2_client_that_resets_what_it_begins_is_shut_out() {
     let backend = Backend::that(says("hello")).await;
     let stage = encrypted(&backend, |_| {}).await;
     let mut wire = client::tls(stage.address, "a.example", config(&["h2"])).await.expect("a handshake");
-    let frame = |kind: u8, flags: u8, stream: u32, payload: &[u8]| {
-        let length = u32::try_from(payload.len()).expect("small").to_be_bytes();
-        [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-    };
-    wire.send([b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(4, 0, 0, &[])].concat()).await;
+    wire.send([PREFACE.to_vec(), frame(4, 0, 0, &[])].concat()).await;
     // GET, https, /, and a.example as authority, without a table.
     let head = [&[0x82, 0x87, 0x84, 0x01, 9][..], b"a.example"].concat();
     let mut flood = Vec::new();
@@ -180,4 +210,5 @@ async fn an_http2_client_that_resets_what_it_begins_is_shut_out() {
     assert!(wire.is_closed().await);
     stage.until("the connection is gone", |stage| stage.service.snapshot().connections == 0).await;
     assert!(backend.log.heads().len() < 1_000, "{} of 2000", backend.log.heads().len());
+    assert_eq!(stage.reasons("http2-invalid"), 1);
 }

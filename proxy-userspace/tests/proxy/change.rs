@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
-use tollgate::proxy::plan::{Action, Listener};
+use tollgate::proxy::plan::{Action, Listener, Zone};
 use tollgate::proxy::serve::Refused;
 
 use crate::backend::{Backend, Does, a_moment, says};
 use crate::client::{self, GET, Wire};
-use crate::stage::{Stage, socket, within};
+use crate::stage::{Stage, socket, upstream, within};
 use crate::tls::{config, encrypted};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -83,6 +83,30 @@ async fn a_request_is_served_by_the_plan_of_its_head_and_the_next_by_the_new_one
     assert_eq!(wire.reply().await.text(), "waited");
     let reply = wire.ask(GET).await;
     assert_eq!((reply.status, reply.text().as_str()), (410, "gone"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_zone_in_the_log_is_that_of_the_plan_in_force() {
+    let zone = |name: &str, net: &str| Zone {
+        name: name.to_owned(),
+        prefixes: vec![net.parse().expect("a prefix")],
+    };
+    let backend = Backend::that(says("hello")).await;
+    let stage = Stage::with(upstream(&[backend.address]), |plan| {
+        plan.zones = vec![zone("wide", "127.0.0.0/8"), zone("here", "127.0.0.1/32")];
+    });
+    let mut wire = Wire::to(stage.address).await;
+    assert_eq!(wire.ask(GET).await.status, 200);
+    let mut plan = stage.plan.clone();
+    plan.zones.pop();
+    stage.service.replace(plan.clone(), &stage.certificates, Vec::new()).expect("a good plan");
+    assert_eq!(wire.ask(GET).await.status, 200);
+    plan.zones.clear();
+    stage.service.replace(plan, &stage.certificates, Vec::new()).expect("a good plan");
+    // What can't be parsed has a line and a zone, too.
+    assert_eq!(wire.ask("\x01\r\n\r\n").await.status, 400);
+    let zones: Vec<_> = stage.noted(3).await.into_iter().map(|line| line.zone).collect();
+    assert_eq!(zones, [Some("here".to_owned()), Some("wide".to_owned()), None]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

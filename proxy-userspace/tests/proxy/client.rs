@@ -1,10 +1,15 @@
 //! Clients of the proxy: raw bytes over TCP or TLS, and HTTP/2 by hyper.
 
+use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body_util::Full;
+use hyper::body::{Body, Frame};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -92,9 +97,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             }
             loop {
                 let end = match (chunked, length) {
-                    (true, _) => {
-                        self.buffer.windows(5).position(|window| window == b"0\r\n\r\n").map(|at| at + 5)
-                    }
+                    (true, _) => end_of_chunks(&self.buffer),
                     (false, Some(length)) => (self.buffer.len() >= length).then_some(length),
                     (false, None) => None,
                 };
@@ -136,6 +139,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 }
 
+/// Where a chunked body ends, trailers and all.
+fn end_of_chunks(bytes: &[u8]) -> Option<usize> {
+    let find = |from: usize, pattern: &[u8]| {
+        let found = bytes[from..].windows(pattern.len()).position(|window| window == pattern);
+        found.map(|at| from + at)
+    };
+    let last = if bytes.starts_with(b"0\r\n") { 0 } else { find(0, b"\r\n0\r\n")? + 2 };
+    find(last, b"\r\n\r\n").map(|at| at + 4)
+}
+
 /// TLS to a name, or to an address (which sends no name).
 pub async fn tls(
     address: SocketAddr,
@@ -147,12 +160,41 @@ pub async fn tls(
     within(TlsConnector::from(config).connect(name, stream)).await.map(Wire::over)
 }
 
-pub type Http2 = http2::SendRequest<Full<Bytes>>;
+/// A body in parts, of a length that nobody is told.
+#[derive(Default)]
+pub struct Parts(pub VecDeque<Frame<Bytes>>);
+
+impl Parts {
+    pub fn of(data: &[&'static str]) -> Self {
+        Self(data.iter().map(|part| Frame::data(Bytes::from_static(part.as_bytes()))).collect())
+    }
+
+    pub fn then(mut self, trailers: &[(&'static str, &'static str)]) -> Self {
+        let field = |(name, value): &(&'static str, &'static str)| {
+            (name.parse().expect("a name"), value.parse().expect("a value"))
+        };
+        self.0.push_back(Frame::trailers(trailers.iter().map(field).collect()));
+        self
+    }
+}
+
+impl Body for Parts {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.0.pop_front().map(Ok))
+    }
+}
 
 /// HTTP/2 over a stream; the task ends with the connection.
-pub async fn http2<S>(stream: S) -> (Http2, JoinHandle<()>)
+pub async fn http2<S, B>(stream: S) -> (http2::SendRequest<B>, JoinHandle<()>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    B: Body<Data = Bytes, Error = Infallible> + Unpin + Send + 'static,
 {
     let (sender, connection) = within(
         http2::Builder::new(TokioExecutor::new())

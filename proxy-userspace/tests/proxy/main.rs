@@ -2,6 +2,7 @@
 
 mod abuse;
 mod backend;
+mod buffer;
 mod change;
 mod client;
 mod exchange;
@@ -10,4 +11,5 @@ mod slow;
 mod smuggling;
 mod stage;
 mod tls;
+mod trailers;
 mod tunnel;

@@ -17,6 +17,7 @@ pub struct Noted {
     pub received: u64,
     pub sent: u64,
     pub upstream: Option<String>,
+    pub zone: Option<String>,
 }
 
 /// Keeps what the proxy says.
@@ -34,6 +35,7 @@ impl Sink for Notes {
             received: record.received,
             sent: record.sent,
             upstream: record.upstream.map(str::to_owned),
+            zone: record.zone.map(str::to_owned),
         });
     }
 
@@ -63,6 +65,8 @@ pub fn upstream(servers: &[SocketAddr]) -> Upstream {
     Upstream {
         servers: servers.iter().map(|address| Server::Tcp(*address)).collect(),
         protocol: UpstreamProtocol::Http1,
+        buffer: 0,
+        chunked: true,
         keep: 16,
         keep_ms: 30_000,
         connect_ms: 5_000,
@@ -103,6 +107,7 @@ pub fn plan(address: SocketAddr, upstream: Upstream) -> Plan {
             body: 1 << 20,
             headers: BTreeMap::new(),
         }],
+        zones: Vec::new(),
         common,
     }
 }

@@ -1,6 +1,6 @@
 //! Certificates, ALPN, versions, resumption, and a handshake that does not come.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio_rustls::rustls::client::Resumption;
@@ -8,8 +8,8 @@ use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVe
 use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::{
-    ClientConfig, DigitallySignedStruct, Error, HandshakeKind, SignatureScheme, SupportedProtocolVersion,
-    version,
+    ClientConfig, DigitallySignedStruct, Error, HandshakeKind, RootCertStore, SignatureScheme,
+    SupportedProtocolVersion, version,
 };
 use tollgate::proxy::plan::{Certificate, Tls, TlsVersion};
 use tollgate::proxy::serve::Refused;
@@ -293,15 +293,49 @@ async fn a_handshake_that_does_not_come_is_given_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_tls_is_an_offence_and_who_just_leaves_is_none() {
+async fn what_is_no_tls_is_an_offence() {
     let backend = Backend::that(says("hello")).await;
     let stage = encrypted(&backend, |_| {}).await;
+    let hello = b"\x16\x03\x01\x00\x04\x01\x00\x00\x00";
+    let garbage: [&[u8]; 4] =
+        [b"\xde\xad\xbe\xef garbage", b"SSH-2.0-x\r\n", hello, b"\x17\x03\x03\x00\x01x"];
+    for (number, bytes) in (1..).zip(garbage) {
+        let mut wire = Wire::to(stage.address).await;
+        wire.send(bytes).await;
+        assert!(wire.is_closed().await);
+        stage.until("noticed", |stage| stage.reasons("tls-invalid") == number).await;
+    }
+    assert!(stage.reasons("handshake-failed") == 0 && backend.log.heads().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_leaves_or_can_not_agree_does_nothing_wrong() {
+    let backend = Backend::that(says("hello")).await;
+    let stage = encrypted(&backend, |plan| {
+        let tls = plan.listeners.get_mut("web").and_then(|web| web.tls.as_mut()).expect("TLS");
+        tls.min_version = TlsVersion::V1_3;
+    })
+    .await;
     drop(Wire::to(stage.address).await);
-    stage.until("noticed", |stage| stage.reasons("handshake-failed") == 1).await;
-    let mut wire = Wire::to(stage.address).await;
-    wire.send(GET).await;
-    assert!(wire.is_closed().await);
-    stage.until("noticed", |stage| stage.reasons("handshake-failed") == 2).await;
-    assert_eq!(*Mutex::lock(&stage.notes.bans).expect("notes"), []);
-    assert!(backend.log.heads().is_empty());
+    stage.until("who left", |stage| stage.reasons("handshake-failed") == 1).await;
+    for request in [GET, "POST / HTTP/1.1\r\n\r\n"] {
+        let mut wire = Wire::to(stage.address).await;
+        wire.send(request).await;
+        assert!(wire.is_closed().await);
+    }
+    stage.until("plain HTTP", |stage| stage.reasons("handshake-failed") == 3).await;
+    assert!(client::tls(stage.address, "a.example", config_of(&[], &[&version::TLS12])).await.is_err());
+    assert!(client::tls(stage.address, "a.example", config(&["spdy/3"])).await.is_err());
+    stage.until("other versions and protocols", |stage| stage.reasons("handshake-failed") == 5).await;
+    // A client that trusts nobody.
+    for versions in [&[&version::TLS13][..], &[&version::TLS12, &version::TLS13]] {
+        let trusting_nobody = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_protocol_versions(versions)
+            .expect("versions")
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth();
+        assert!(client::tls(stage.address, "a.example", Arc::new(trusting_nobody)).await.is_err());
+    }
+    stage.until("an unknown issuer", |stage| stage.reasons("handshake-failed") == 7).await;
+    assert_eq!(stage.reasons("tls-invalid"), 0);
 }

@@ -67,6 +67,11 @@ impl Zones {
         &self.list[id.0]
     }
 
+    /// The zones of the file, in its order: not the built-in one.
+    pub(super) fn given(&self) -> impl Iterator<Item = &Zone> {
+        self.list.iter().filter(|zone| zone.name != ANY)
+    }
+
     /// The zones that are named; what is not a zone is reported.
     pub(super) fn resolve(&mut self, report: &mut Report<'_>, names: &Spanned<Names>) -> Vec<ZoneId> {
         match names.get_ref() {

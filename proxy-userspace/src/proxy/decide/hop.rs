@@ -44,7 +44,8 @@ pub(super) fn remove_where(headers: &mut HeaderMap, so: impl Fn(&str) -> bool) {
     }
 }
 
-fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+/// The tokens of a header that is a comma-separated list, of all its lines.
+pub(super) fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     headers
         .get_all(name)
         .iter()

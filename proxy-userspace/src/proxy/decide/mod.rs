@@ -6,7 +6,7 @@
 //! 2. For each request [`request()`]: it gives what is to be logged ([`Asked`]) and a [`Decision`]. Whoever wants hyper's
 //!    `OnUpgrade` takes it out of the request before: extensions are not passed on.
 //! 3. [`Decision::Forward`]: send [`Forward::head`] to the route's upstream, stop bodies at [`Forward::body_limit`], and give
-//!    the upstream's head to [`response()`]. Trailers are never passed on, either way.
+//!    the upstream's head to [`response()`]. Of trailers [`Trailers::pass`] says what goes on.
 //! 4. [`Decision::Answer`], or [`Router::refusal`] for what fails later (upstream down, body too long, …): send it.
 //! 5. [`Router::offence`] with the reason of each refusal; it says when the peer is to be banned.
 //! 6. [`log::line`] when the answer has been sent.
@@ -26,6 +26,8 @@ pub mod router;
 mod target;
 #[cfg(test)]
 mod tests;
+pub mod trailers;
+mod zones;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -39,6 +41,7 @@ pub use request::request;
 pub use response::response;
 pub use router::{RouteState, Router};
 pub use target::for_matching;
+pub use trailers::Trailers;
 
 /// A connection of a client.
 #[derive(Clone, Debug)]
@@ -83,6 +86,8 @@ pub struct Asked {
     pub client: IpAddr,
     /// The id given to it, sent to the upstream as `X-Request-ID`.
     pub id: HeaderValue,
+    /// The client takes trailers (RFC 9110 6.5.1).
+    pub trailers: bool,
     /// A WebSocket upgrade was passed on: a 101 is an answer to it.
     pub upgrade: bool,
 }
@@ -111,6 +116,8 @@ pub struct Forward {
     pub body_limit: u64,
     /// The length of the body: `Some(0)` there is none, `None` it ends when it ends.
     pub body: Option<u64>,
+    /// What of its trailers goes on.
+    pub trailers: Trailers,
     /// It may be sent once more on another connection if the first closed before it answered: idempotent (RFC 9110 9.2.2), no body,
     /// no upgrade.
     pub retry_safe: bool,

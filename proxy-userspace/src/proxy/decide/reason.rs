@@ -46,13 +46,16 @@ reasons! {
     MethodRefused = "method-refused", 405, "CONNECT, TRACE and TRACK are not served";
     TeInvalid = "te-invalid", 501, "Transfer-Encoding is anything but one chunked in HTTP/1.1";
     LengthInvalid = "length-invalid", 400, "Content-Length is malformed, contradicts itself, or comes with Transfer-Encoding";
+    LengthRequired = "length-required", 411, "the upstream takes no body without a length, and this one is too long to be given one here";
     BodyTooLarge = "body-too-large", 413, "the body is longer than the route allows";
     BodyInvalid = "body-invalid", 400, "the framing of the body is broken";
     ExpectRefused = "expect-refused", 417, "Expect is anything but 100-continue";
     VersionRefused = "version-refused", 505, "the version of HTTP is not spoken here";
     ClientTimeout = "client-timeout", 408, "the client took too long over its request";
     ClientGone = "client-gone", NONE, "the client went away before the answer was complete";
-    HandshakeFailed = "handshake-failed", NONE, "the TLS handshake failed";
+    HandshakeFailed = "handshake-failed", NONE, "the TLS handshake came to nothing: the client left, speaks no version or cipher that is spoken here, dislikes the certificate, or speaks plain HTTP";
+    TlsInvalid = "tls-invalid", NONE, "what came in place of a TLS handshake was none, or broke the protocol";
+    Http2Invalid = "http2-invalid", NONE, "the client broke or flooded HTTP/2";
     TooManyConnections = "too-many-connections", 503, "the proxy, or this source, has as many connections as allowed";
     UpstreamDown = "upstream-down", 502, "no server of the upstream could be reached";
     UpstreamTimeout = "upstream-timeout", 504, "the upstream took too long";
@@ -77,7 +80,8 @@ impl Reason {
                 | Self::LengthInvalid
                 | Self::BodyInvalid
                 | Self::VersionRefused
-                | Self::HandshakeFailed
+                | Self::TlsInvalid
+                | Self::Http2Invalid
         )
     }
 

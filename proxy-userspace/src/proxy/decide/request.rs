@@ -11,7 +11,9 @@ use http::{HeaderValue, Method, Uri, Version, header};
 
 use super::answer::Answer;
 use super::host::{self, Host};
-use super::{Asked, Client, Decision, Forward, Reason, RouteState, Router, forwarded, framing, hop, target};
+use super::{
+    Asked, Client, Decision, Forward, Reason, RouteState, Router, Trailers, forwarded, framing, hop, target,
+};
 use crate::proxy::plan::{Action, UpstreamProtocol};
 
 /// What happens to a request with this head.
@@ -35,6 +37,11 @@ pub fn request(
         user_agent: head.headers.get(header::USER_AGENT).cloned(),
         client: forwarded::client(router, client, &head.headers),
         id,
+        trailers: match head.version {
+            Version::HTTP_2 => true,
+            Version::HTTP_11 => hop::has_token(&head.headers, &header::TE, "trailers"),
+            _ => false,
+        },
         upgrade: false,
     };
     let refused = |reason, method: &Method| Decision::Answer(router.refusal(reason, None, Some(method)));
@@ -74,7 +81,14 @@ pub fn request(
     asked.upgrade = matches!(route.plan.action, Action::Forward { websocket: true, .. })
         && route.protocol == UpstreamProtocol::Http1
         && framing::is_websocket(&head, body);
+    // Where they are part of the framing; HTTP/1.1 servers take them for headers.
+    let http2 = route.protocol == UpstreamProtocol::Http2;
+    let trailers = if http2 { Trailers::of(&head.headers) } else { Trailers::default() };
+    let te = http2 && hop::has_token(&head.headers, &header::TE, "trailers");
     rewrite_headers(router, client, &asked, &mut head, declared, body);
+    if te {
+        head.headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
     head.extensions = http::Extensions::new();
     let text = text.unwrap_or_else(|| local_host(client));
     if address(&mut head, &route, text, &target).is_err() {
@@ -85,7 +99,8 @@ pub fn request(
         retry_safe: body == Some(0) && !asked.upgrade && head.method.is_idempotent(),
         upgrade: asked.upgrade,
         body_limit: route.plan.body,
-        body,
+        body: body.or(declared),
+        trailers,
         head,
         route,
     };

@@ -1,13 +1,13 @@
 //! What of an upstream's answer goes to the client. Called by the worker's connections for each answer.
 
 use http::response::Parts;
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderName, HeaderValue, StatusCode, Version, header};
 
 use super::answer::add_missing;
-use super::{Asked, Reason, RouteState, framing, hop};
+use super::{Asked, Reason, RouteState, Trailers, framing, hop};
 
 /// Makes an upstream's head into what the client gets. Its extensions are left as they are: whoever wants hyper's `OnUpgrade` takes
-/// it out before.
+/// it out before. Says what of the answer's trailers goes on.
 ///
 /// `Server` names the upstream's software and goes no further, nor does what speaks to a proxy (`X-Accel-*`, `X-Sendfile`). `Date` is
 /// the upstream's, and the network side's where it has none (RFC 9110 6.6.1).
@@ -15,7 +15,7 @@ use super::{Asked, Reason, RouteState, framing, hop};
 /// # Errors
 /// [`Reason::UpstreamInvalid`] if it can't be passed on: an interim answer as the last one, a 101 that nobody asked for, a status
 /// beyond 599, lengths that contradict themselves, a transfer coding that is not `chunked`.
-pub fn response(route: &RouteState, asked: &Asked, head: &mut Parts) -> Result<(), Reason> {
+pub fn response(route: &RouteState, asked: &Asked, head: &mut Parts) -> Result<Trailers, Reason> {
     let switching = head.status == StatusCode::SWITCHING_PROTOCOLS;
     if (head.status.is_informational() && !switching) || head.status.as_u16() > 599 {
         return Err(Reason::UpstreamInvalid);
@@ -24,6 +24,11 @@ pub fn response(route: &RouteState, asked: &Asked, head: &mut Parts) -> Result<(
         return Err(Reason::UpstreamInvalid);
     }
     framing::of_message(&head.headers).map_err(|_| Reason::UpstreamInvalid)?;
+    let trailers = match (asked.trailers, asked.version) {
+        (false, _) => Trailers::default(),
+        (true, Version::HTTP_2) => Trailers::of(&head.headers),
+        (true, _) => Trailers::announced(&head.headers),
+    };
     hop::strip(&mut head.headers, |_| false);
     hop::remove_where(&mut head.headers, |name| {
         name == "server" || name == "x-sendfile" || name.starts_with("x-accel-")
@@ -32,13 +37,19 @@ pub fn response(route: &RouteState, asked: &Asked, head: &mut Parts) -> Result<(
         // RFC 9110 8.6.
         head.headers.remove(header::CONTENT_LENGTH);
     }
+    if asked.version == Version::HTTP_11
+        && !head.headers.contains_key(header::CONTENT_LENGTH)
+        && let Some(names) = trailers.announcement()
+    {
+        head.headers.insert(header::TRAILER, names);
+    }
     if switching {
         head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         head.headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     }
     add_missing(&mut head.headers, &route.headers);
     head.version = asked.version;
-    Ok(())
+    Ok(trailers)
 }
 
 /// RFC 6455 4.2.2; the client compares the key.
@@ -71,7 +82,7 @@ mod tests {
         }
         let mut asked = asked();
         asked.upgrade = upgrade;
-        response(&route(&[("x-frame-options", "DENY")]), &asked, &mut head).map(|()| head.headers)
+        response(&route(&[("x-frame-options", "DENY")]), &asked, &mut head).map(|_| head.headers)
     }
 
     #[test]

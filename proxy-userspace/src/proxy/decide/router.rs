@@ -17,6 +17,7 @@ use super::host::{self, Host};
 use super::limit::Limiter;
 use super::offences::{Ban, Offences};
 use super::target::for_matching;
+use super::zones::Zones;
 use super::{Client, Reason};
 use crate::proxy::plan::{self, Action, Plan, UpstreamProtocol};
 
@@ -28,6 +29,7 @@ pub struct Router {
     headers: Vec<(HeaderName, HeaderValue)>,
     pub(super) common: plan::Common,
     abuse: Arc<Offences>,
+    zones: Zones,
 }
 
 /// A route, and its state.
@@ -95,6 +97,7 @@ impl Router {
             headers: headers([&plan.common.headers]),
             common: plan.common.clone(),
             abuse: before.map(|before| before.abuse.clone()).unwrap_or_default(),
+            zones: Zones::new(&plan.zones),
         }
     }
 
@@ -107,6 +110,11 @@ impl Router {
     pub fn trusts(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.common.trusted.iter().any(|net: &IpNet| net.contains(&address))
+    }
+
+    /// The zone that an address is in, by name, if the plan has zones.
+    pub fn zone(&self, address: IpAddr) -> Option<&str> {
+        self.zones.find(address)
     }
 
     /// The answer to what is refused or has failed. Without a method (nothing could be parsed) it has a body.

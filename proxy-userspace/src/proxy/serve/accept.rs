@@ -202,15 +202,12 @@ async fn attend(
         return serve(stream, connection, phases).await;
     };
     let patience = Duration::from_millis(state.plan.common.timeouts.handshake_ms);
-    let stream = match timeout(patience, TlsAcceptor::from(config).accept(stream)).await {
+    let accepting = TlsAcceptor::from(config).accept(stream).into_fallible();
+    let stream = match timeout(patience, accepting).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
-            if broken(&error) {
-                shared.offence(&state, &client, Reason::HandshakeFailed, None);
-            } else {
-                shared.counts.reason(Reason::HandshakeFailed);
-            }
-            return;
+        Ok(Err((error, stream))) => {
+            log::debug!("{}: TLS: {error}", client.peer);
+            return shared.offence(&state, &client, why(&error, stream.begins_with()), None);
         }
         Err(_) => return shared.counts.reason(Reason::ClientTimeout),
     };
@@ -223,10 +220,27 @@ async fn attend(
     serve(stream, connection, phases).await;
 }
 
-/// What came was not TLS as it should be. Who left, or did not like our certificate, did nothing wrong.
-fn broken(error: &io::Error) -> bool {
-    let error = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
-    error.is_some_and(|error| !matches!(error, rustls::Error::AlertReceived(_)))
+/// Why a handshake that began with these bytes failed. Whoever left, is too old, or does not like our certificate did nothing wrong,
+/// nor did a browser whose user forgot the `s` of `https`.
+fn why(error: &io::Error, begins_with: &[u8]) -> Reason {
+    use rustls::Error as E;
+    match error.get_ref().and_then(|error| error.downcast_ref::<E>()) {
+        Some(E::InvalidMessage(_)) if is_http(begins_with) => Reason::HandshakeFailed,
+        Some(
+            E::InvalidMessage(_)
+            | E::InappropriateMessage { .. }
+            | E::InappropriateHandshakeMessage { .. }
+            | E::PeerMisbehaved(_)
+            | E::DecryptError,
+        ) => Reason::TlsInvalid,
+        _ => Reason::HandshakeFailed,
+    }
+}
+
+/// Whether it is the beginning of a request without TLS.
+fn is_http(begins_with: &[u8]) -> bool {
+    let begins = |method: &&[u8]| begins_with.starts_with(method) || method.starts_with(begins_with);
+    [&b"GET "[..], b"HEAD ", b"POST ", b"PUT ", b"PATCH ", b"DELETE ", b"OPTIONS "].iter().any(begins)
 }
 
 fn info(session: &ServerConnection) -> TlsInfo {

@@ -2,6 +2,7 @@
 //! without a request. Called by [`super::accept`]; each request goes to [`super::exchange`].
 
 use std::convert::Infallible;
+use std::error::Error as _;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
@@ -208,10 +209,32 @@ fn cut(connection: &Connection, reason: Reason) {
     connection.shared.counts.reason(reason);
 }
 
+/// Whether it ended because we said GOAWAY for what the client sent (RFC 9113 7).
+fn broke_http2(error: &hyper::Error) -> bool {
+    use h2::Reason as R;
+    let faults = [
+        R::PROTOCOL_ERROR,
+        R::FLOW_CONTROL_ERROR,
+        R::STREAM_CLOSED,
+        R::FRAME_SIZE_ERROR,
+        R::COMPRESSION_ERROR,
+        R::ENHANCE_YOUR_CALM,
+    ];
+    let error = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
+    error.is_some_and(|error| {
+        error.is_go_away() && error.is_library() && error.reason().is_some_and(|one| faults.contains(&one))
+    })
+}
+
 /// Looks into why it ended. hyper has answered by itself what could not be parsed.
 fn ended(connection: &Connection, outcome: Result<(), hyper::Error>) {
     let Err(error) = outcome else { return };
     log::debug!("{}: {error}", connection.peer());
+    if broke_http2(&error) {
+        let state = connection.shared.state.load_full();
+        let client = connection.client(&state);
+        return connection.shared.offence(&state, &client, Reason::Http2Invalid, None);
+    }
     if !error.is_parse() {
         return;
     }
@@ -222,7 +245,7 @@ fn ended(connection: &Connection, outcome: Result<(), hyper::Error>) {
     connection.shared.sink.access(&Record {
         unix_ns: unix_ns(),
         client: &client,
-        zone: None,
+        zone: state.router.zone(client.peer.ip()),
         asked: None,
         status: reason.status().unwrap_or(StatusCode::BAD_REQUEST).as_u16(),
         received: 0,

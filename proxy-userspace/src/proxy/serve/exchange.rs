@@ -2,26 +2,26 @@
 //! [`super::connection`].
 //!
 //! The body is read when the upstream's connection asks for it, so that `100 Continue` goes out only then, and whoever is slow
-//! slows the other. When the client leaves, hyper drops what is here, and with it the upstream's connection.
+//! slows the other; but one without a length is read ahead, as far as the plan says. When the client leaves, hyper drops what is here, and with it the upstream's connection.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http::header::{CONNECTION, HeaderValue};
-use http::{Request, Response, StatusCode, Version};
-use hyper::body::{Body, Frame, Incoming, SizeHint};
-use hyper::upgrade::OnUpgrade;
-use tokio::time::{Sleep, sleep};
-
 use super::connection::Connection;
-use super::upstream::{Lease, Outcome, Outgoing, RequestBody, Upload, send};
+use super::paced::{Paced, Part};
+use super::upstream::{FromClient, Lease, Outcome, Outgoing, RequestBody, Upload, send};
 use super::watch::InFlight;
 use super::{State, metrics, tunnel, unix_ns};
 use crate::proxy::decide::log::Record;
-use crate::proxy::decide::{self, Answer, Asked, Client, Decision, Forward, Reason, RouteState};
+use crate::proxy::decide::{self, Answer, Asked, Client, Decision, Forward, Reason, RouteState, Trailers};
+use crate::proxy::plan::UpstreamProtocol;
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue};
+use http::{Request, Response, StatusCode, Version};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::upgrade::OnUpgrade;
 
 /// A request from its head to the end of its answer. Dropped, it is noted.
 pub(super) struct Entry {
@@ -81,7 +81,7 @@ impl Drop for Entry {
         shared.sink.access(&Record {
             unix_ns: self.unix_ns,
             client: &self.client,
-            zone: None,
+            zone: self.state.router.zone(self.client.peer.ip()),
             asked: Some(&self.asked),
             status: self.status,
             received,
@@ -143,16 +143,27 @@ async fn forwarded(
     incoming: Incoming,
     client: Option<OnUpgrade>,
 ) -> Response<AnswerBody> {
-    let Forward { route, head, upgrade, body_limit, body, retry_safe } = forward;
+    let Forward { route, mut head, upgrade, body_limit, body, trailers, retry_safe } = forward;
     entry.route = Some(Arc::clone(&route));
     let has_body = body != Some(0);
     let upstream = route.upstream.as_deref().and_then(|name| entry.state.upstreams.get(name)).cloned();
     let Some(upstream) = upstream else { return refused(entry, Reason::UpstreamDown, has_body) };
     let body = if has_body {
         let patience = Duration::from_millis(entry.state.plan.common.timeouts.body_ms);
-        let (body, upload) = RequestBody::new(incoming, body_limit, patience);
-        entry.upload = Some(upload);
-        body
+        let mut from = Box::new(FromClient::new(incoming, body_limit, patience, trailers));
+        entry.upload = Some(Arc::clone(from.upload()));
+        if body.is_none() && upstream.plan.protocol == UpstreamProtocol::Http1 {
+            let memory = &entry.connection.shared.memory;
+            match from.read_ahead(upstream.plan.buffer, memory).await {
+                Ok(Some(length)) => {
+                    head.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+                }
+                Ok(None) if upstream.plan.chunked => {}
+                Ok(None) => return refused(entry, Reason::LengthRequired, has_body),
+                Err(reason) => return refused(entry, reason, has_body),
+            }
+        }
+        RequestBody::Client(from)
     } else {
         RequestBody::Empty
     };
@@ -169,16 +180,17 @@ async fn forwarded(
     let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let upstream_side = switched.then(|| hyper::upgrade::on(&mut response));
     let (mut parts, incoming) = response.into_parts();
-    if let Err(reason) = decide::response(&route, &entry.asked, &mut parts) {
-        return refused(entry, reason, has_body);
-    }
+    let trailers = match decide::response(&route, &entry.asked, &mut parts) {
+        Ok(trailers) => trailers,
+        Err(reason) => return refused(entry, reason, has_body),
+    };
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
     entry.status = parts.status.as_u16();
     match (upstream_side, client, upgrade) {
         (None, _, _) => {
-            let patience = Duration::from_millis(upstream.plan.response_ms);
-            Response::from_parts(parts, AnswerBody::upstream(entry, incoming, lease, patience))
+            let rest = Paced::new(incoming, Duration::from_millis(upstream.plan.response_ms));
+            Response::from_parts(parts, AnswerBody::upstream(entry, rest, lease, trailers))
         }
         (Some(upstream_side), Some(client), true) => {
             tokio::spawn(tunnel::run(entry, client, upstream_side, lease));
@@ -235,11 +247,9 @@ enum Kind {
 
 struct FromUpstream {
     entry: Box<Entry>,
-    incoming: Incoming,
+    rest: Paced,
     lease: Option<Lease>,
-    patience: Duration,
-    /// Runs while the upstream keeps us waiting.
-    timer: Option<Pin<Box<Sleep>>>,
+    trailers: Trailers,
 }
 
 /// The upstream did not finish its answer.
@@ -248,9 +258,9 @@ struct FromUpstream {
 pub(super) struct Unfinished(Reason);
 
 impl AnswerBody {
-    fn upstream(entry: Box<Entry>, incoming: Incoming, lease: Option<Lease>, patience: Duration) -> Self {
-        let mut body = Box::new(FromUpstream { entry, incoming, lease, patience, timer: None });
-        if body.incoming.is_end_stream() {
+    fn upstream(entry: Box<Entry>, rest: Paced, lease: Option<Lease>, trailers: Trailers) -> Self {
+        let mut body = Box::new(FromUpstream { entry, rest, lease, trailers });
+        if body.rest.is_end() {
             body.complete();
         }
         Self(Kind::Upstream(body))
@@ -276,37 +286,33 @@ impl FromUpstream {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Unfinished>>> {
         loop {
-            let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
-                Poll::Ready(frame) => frame,
-                Poll::Pending => {
-                    let patience = self.patience;
-                    let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(patience)));
-                    return match timer.as_mut().poll(cx) {
-                        Poll::Ready(()) => {
-                            self.fail(Reason::UpstreamTimeout, "the rest of an answer took too long")
-                        }
-                        Poll::Pending => {
-                            self.client_has_a_part(false);
-                            Poll::Pending
-                        }
-                    };
-                }
+            let Poll::Ready(part) = self.rest.poll(cx) else {
+                self.client_has_a_part(false);
+                return Poll::Pending;
             };
-            self.timer = None;
-            match frame {
-                None => {
-                    self.complete();
-                    return Poll::Ready(None);
+            match part {
+                Part::TooLate => {
+                    return self.fail(Reason::UpstreamTimeout, "the rest of an answer took too long");
                 }
-                Some(Err(error)) => {
+                Part::Broken(error) => {
                     // The upstream may break off because its request did.
                     let reason = self.entry.upload().unwrap_or(Reason::UpstreamBroke);
                     return self.fail(reason, &error.to_string());
                 }
-                Some(Ok(frame)) => {
-                    let Ok(data) = frame.into_data() else { continue };
+                Part::Trailers(trailers) => {
+                    if let Some(trailers) = self.trailers.pass(trailers) {
+                        // They are the last: nobody asks for more.
+                        self.complete();
+                        return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                    }
+                }
+                Part::End => {
+                    self.complete();
+                    return Poll::Ready(None);
+                }
+                Part::Data(data) => {
                     self.entry.sent += data.len() as u64;
-                    if self.incoming.is_end_stream() {
+                    if self.rest.is_end() {
                         self.complete();
                     }
                     self.client_has_a_part(true);
@@ -346,7 +352,7 @@ impl Body for AnswerBody {
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Kind::Upstream(body) => body.incoming.is_end_stream(),
+            Kind::Upstream(body) => body.rest.is_end(),
             Kind::Switched => true,
             Kind::Own { body, .. } => body.is_empty(),
         }
@@ -354,7 +360,7 @@ impl Body for AnswerBody {
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Kind::Upstream(body) => body.incoming.size_hint(),
+            Kind::Upstream(body) => body.rest.size_hint(),
             Kind::Switched => SizeHint::with_exact(0),
             Kind::Own { body, .. } => SizeHint::with_exact(body.len() as u64),
         }

@@ -8,6 +8,7 @@ mod accept;
 mod connection;
 mod exchange;
 mod metrics;
+mod paced;
 pub mod tls;
 mod tunnel;
 mod upstream;
@@ -27,7 +28,7 @@ use tokio_rustls::rustls::crypto::aws_lc_rs;
 use accept::{Door, Phase, Seats};
 use metrics::Counts;
 use tls::{Certificates, Expiry, Tickets};
-use upstream::Upstream;
+use upstream::{Memory, Upstream};
 
 pub use crate::proxy::decide::Ban;
 pub use crate::proxy::decide::log::Record;
@@ -95,6 +96,8 @@ struct Shared {
     sink: Arc<dyn Sink>,
     counts: Counts,
     seats: Arc<Seats>,
+    /// For bodies that are read ahead.
+    memory: Arc<Memory>,
     tickets: Tickets,
     begun: Instant,
     /// Ids of requests: random for each process, and a number.
@@ -106,6 +109,11 @@ impl Shared {
     /// A clock that only goes forward.
     fn now_ns(&self) -> u64 {
         u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Gives requests the memory that the plan in force says.
+    fn allow(&self) {
+        self.memory.allow(self.state.load().plan.common.buffer_memory);
     }
 
     fn request_id(&self) -> HeaderValue {
@@ -158,11 +166,13 @@ impl Service {
             sink,
             counts: Counts::default(),
             seats: Arc::default(),
+            memory: Arc::default(),
             tickets,
             begun: Instant::now(),
             id: u64::from_ne_bytes(id),
             next_id: AtomicU64::new(0),
         });
+        shared.allow();
         let doors = opened
             .into_iter()
             .map(|(address, socket)| (address, Door::open(address, socket, Arc::clone(&shared))));
@@ -196,6 +206,7 @@ impl Service {
         let opened = assign(&state.plan, sockets, &doors)?;
         let state = Arc::new(state);
         self.shared.state.store(Arc::clone(&state));
+        self.shared.allow();
         let drained = Duration::from_millis(before.plan.common.timeouts.drain_ms);
         doors.retain(|address, door| {
             let stays = state.addresses.contains_key(address);

@@ -19,6 +19,8 @@ use crate::proxy::plan::ClientTimeouts;
 
 /// How long a client may take to read an answer whose request it has not finished.
 const LINGER: Duration = Duration::from_secs(1);
+/// Bytes that are kept of what comes first: the longest method and a space.
+const FIRST: usize = 8;
 /// "Not now" for the instants below.
 const NEVER: u64 = u64::MAX;
 
@@ -188,13 +190,20 @@ impl Drop for InFlight {
 pub(super) struct Watched<S> {
     socket: S,
     progress: Arc<Progress>,
+    /// The first bytes that came, and how many they are.
+    first: ([u8; FIRST], usize),
     /// While it lingers.
     until: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Watched<S> {
     pub(super) fn new(socket: S, progress: Arc<Progress>) -> Self {
-        Self { socket, progress, until: None }
+        Self { socket, progress, first: ([0; FIRST], 0), until: None }
+    }
+
+    /// What the client's first part begins with.
+    pub(super) fn begins_with(&self) -> &[u8] {
+        self.first.0.get(..self.first.1).unwrap_or_default()
     }
 }
 
@@ -206,8 +215,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.socket).poll_read(cx, buf))?;
-        if buf.filled().len() > before {
+        if let Some(read) = buf.filled().get(before..).filter(|read| !read.is_empty()) {
             self.progress.read();
+            if self.first.1 == 0 {
+                let length = read.len().min(FIRST);
+                self.first.0[..length].copy_from_slice(&read[..length]);
+                self.first.1 = length;
+            }
         }
         Poll::Ready(Ok(()))
     }

@@ -25,6 +25,8 @@ const LEAST_HEADERS: u64 = 8 << 10;
 /// Bounds of timeouts, milliseconds.
 const SECOND_TO_HOUR: (u64, u64) = (1000, 3_600_000);
 const SECOND_TO_MONTH: (u64, u64) = (1000, 30 * 86_400_000);
+/// Most memory for bodies that are read ahead, bytes.
+const MOST_BUFFERS: u64 = 1 << 30;
 /// Most bytes of a body.
 pub(super) const MOST_BODY: u64 = 1 << 40;
 
@@ -65,6 +67,7 @@ pub(super) fn check(report: &mut Report<'_>, value: schema::Proxy, zones: &mut Z
         ),
         sizes,
         timeouts,
+        buffer_memory: bytes(report, value.buffer_memory.as_ref(), (0, MOST_BUFFERS), default.buffer_memory),
         abuse: value.abuse.and_then(|ban| {
             let offence = Offence { what: "offences", default_after: DEFAULT_ABUSE };
             limits::escalation(report, &ban.span(), ban.get_ref(), &offence).map(as_planned)

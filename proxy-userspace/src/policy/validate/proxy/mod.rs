@@ -12,19 +12,23 @@ mod upstreams;
 
 use std::path::{Path, PathBuf};
 
+use ipnet::{Ipv4Net, Ipv6Net};
 use sha2::Sha256;
 use toml::Spanned;
 
 use crate::policy::document::Entry;
-use crate::policy::model::{Interface, Service};
+use crate::policy::model::{Interface, Service, Zone};
 use crate::policy::names::{fault, nearest};
 use crate::policy::report::{Report, Span};
 use crate::policy::schema_proxy::{Listener, Proxy, Route, Upstream};
 use crate::policy::units::{Size, TimeSpan, quote};
 use crate::proxy::decide::for_matching;
-use crate::proxy::plan::Plan;
+use crate::proxy::plan::{self, Plan};
 
 use super::zones::Zones;
+
+/// Prefixes that the proxy's process has for its log: a block list of millions is not sent there.
+const MOST_NAMED: usize = 1 << 16;
 
 /// The sections, as they were read.
 pub(super) struct Sections {
@@ -57,7 +61,7 @@ pub(super) fn check(
         Known::new("upstream", names(&mut sections.upstreams.iter().map(|e| (&e.name, &e.name_span))));
     let common = common::check(report, sections.proxy, zones);
     let listeners = listeners::check(report, sections.listeners, filter);
-    let upstreams = upstreams::check(report, sections.upstreams);
+    let upstreams = upstreams::check(report, sections.upstreams, common.buffer_memory);
     let mut bodies = Vec::new();
     let routes = routes::check(
         report,
@@ -80,8 +84,30 @@ pub(super) fn check(
         "no route goes to this upstream",
         "write a route with `to`, or leave it out",
     );
-    let plan = Plan { listeners, upstreams, routes, common };
+    let zones = if common.access_log.is_some() { named(zones) } else { Vec::new() };
+    let plan = Plan { listeners, upstreams, routes, zones, common };
     (Some(plan).filter(|plan| !plan.listeners.is_empty()), bodies)
+}
+
+/// Zones for the access log: the smaller before the larger, as many as together have [`MOST_NAMED`] prefixes.
+fn named(zones: &Zones) -> Vec<plan::Zone> {
+    let mut by_size: Vec<_> = zones.given().enumerate().collect();
+    by_size.sort_by_key(|(_, zone)| zone.prefixes.len());
+    let mut left = MOST_NAMED;
+    by_size.retain(|(_, zone)| match left.checked_sub(zone.prefixes.len()) {
+        Some(rest) => {
+            left = rest;
+            true
+        }
+        None => false,
+    });
+    by_size.sort_by_key(|(place, _)| *place);
+    let everywhere = || [Ipv4Net::default().into(), Ipv6Net::default().into()].to_vec();
+    let zone = |zone: &Zone| plan::Zone {
+        name: zone.name.clone(),
+        prefixes: if zone.any { everywhere() } else { zone.prefixes.clone() },
+    };
+    by_size.into_iter().map(|(_, one)| zone(one)).collect()
 }
 
 /// The names of a section, and which of them something uses.

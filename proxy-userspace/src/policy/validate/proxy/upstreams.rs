@@ -7,10 +7,10 @@ use toml::Spanned;
 use crate::policy::document::Entry;
 use crate::policy::report::{Report, Span};
 use crate::policy::schema_proxy::{self as schema, Several};
-use crate::policy::units::{ServerAddress, TimeSpan, quote};
-use crate::proxy::plan::{Health, Server, Upstream};
+use crate::policy::units::{ServerAddress, Size, TimeSpan, quote};
+use crate::proxy::plan::{Health, Server, Upstream, UpstreamProtocol};
 
-use super::{millis, names_of, number, path_fault};
+use super::{bytes, millis, names_of, number, path_fault};
 
 const MOST: usize = 256;
 const MOST_SERVERS: usize = 64;
@@ -18,6 +18,9 @@ const MOST_SERVERS: usize = 64;
 const KEEP: u16 = 32;
 /// How long: less than gunicorn keeps its own (2 s), so that hardly a request meets a connection that is being closed.
 const KEEP_MS: u64 = 1500;
+/// Read ahead of a body without a length: what forms and calls of APIs have.
+const BUFFER: u64 = 64 << 10;
+const MOST_BUFFER: u64 = 64 << 20;
 const CONNECT_MS: u64 = 5000;
 const RESPONSE_MS: u64 = 60_000;
 const FAILURES: u32 = 3;
@@ -36,15 +39,19 @@ const DAY: u64 = 86_400_000;
 pub(super) fn check(
     report: &mut Report<'_>,
     entries: Vec<Entry<schema::Upstream>>,
+    memory: u64,
 ) -> BTreeMap<String, Upstream> {
     names_of(report, &entries, MOST, "upstream");
     let mut upstreams = BTreeMap::new();
     for Entry { name, name_span, value } in entries {
-        let Some(value) = value else { continue };
+        let Some(mut value) = value else { continue };
+        let (buffer, chunked) = buffering(report, &mut value, memory);
         let keep = value.keep_alive.unwrap_or_default();
         let upstream = Upstream {
             servers: servers(report, &name, &name_span, value.servers.as_ref()),
             protocol: value.protocol.unwrap_or_default(),
+            buffer,
+            chunked,
             keep: number(report, keep.connections.as_ref(), (0, 10_000), KEEP),
             keep_ms: millis(report, keep.idle.as_ref(), (FROM_10_MS, HOUR), KEEP_MS),
             connect_ms: millis(report, value.connect_timeout.as_ref(), (FROM_10_MS, TEN_MINUTES), CONNECT_MS),
@@ -56,6 +63,31 @@ pub(super) fn check(
         upstreams.insert(name, upstream);
     }
     upstreams
+}
+
+/// What of a body without a length is read ahead, bytes, and whether longer ones go on as chunked.
+fn buffering(report: &mut Report<'_>, value: &mut schema::Upstream, memory: u64) -> (u64, bool) {
+    let (buffer, chunked) = (value.buffer_requests.take(), value.chunked_requests.take());
+    let spans = [buffer.as_ref().map(Spanned::span), chunked.as_ref().map(Spanned::span)];
+    if value.protocol == Some(UpstreamProtocol::Http2)
+        && let Some(span) = spans.into_iter().flatten().next()
+    {
+        report.error(
+            &span,
+            "HTTP/2 shows where a body ends: there is nothing to be read ahead",
+            "leave `buffer-requests` and `chunked-requests` out, or write `protocol = \"http1\"`",
+        );
+    }
+    if let Some(given) = buffer.as_ref().filter(|given| given.get_ref().bytes > memory) {
+        report.error(
+            &given.span(),
+            format!("all requests together have \"{}\" for it", Size { bytes: memory }),
+            "write less, or more for `buffer-memory` in [proxy]",
+        );
+        return (BUFFER, true);
+    }
+    let buffer = bytes(report, buffer.as_ref(), (0, MOST_BUFFER), BUFFER);
+    (buffer, chunked.is_none_or(Spanned::into_inner))
 }
 
 fn servers(

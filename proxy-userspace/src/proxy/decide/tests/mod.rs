@@ -17,6 +17,8 @@ pub(super) fn plan() -> Plan {
     let upstream = |protocol| Upstream {
         servers: vec![plan::Server::Tcp(([127, 0, 0, 1], 8000).into())],
         protocol,
+        buffer: 0,
+        chunked: true,
         keep: 8,
         keep_ms: 1000,
         connect_ms: 1000,
@@ -72,6 +74,7 @@ pub(super) fn asked() -> Asked {
         user_agent: None,
         client: [192, 0, 2, 1].into(),
         id: HeaderValue::from_static("id-1"),
+        trailers: false,
         upgrade: false,
     }
 }

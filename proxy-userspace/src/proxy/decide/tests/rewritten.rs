@@ -236,7 +236,8 @@ fn bodies_have_one_length_or_none() {
         let forward = Try::new(line, headers).body(body).forwarded();
         assert_eq!(all(&forward.head.headers, "content-length"), expected, "{line} {headers:?}");
         assert!(!forward.head.headers.contains_key("transfer-encoding"));
-        assert_eq!((forward.body, forward.body_limit), (body, 1000));
+        let length = body.or(expected.first().and_then(|length| length.parse().ok()));
+        assert_eq!((forward.body, forward.body_limit), (length, 1000));
         assert!(!forward.retry_safe || body == Some(0));
     }
 }

@@ -1,5 +1,7 @@
-//! A request's body on its way to an upstream: counted, limited in size and time, data alone. Made by [`super::super::exchange`].
+//! A request's body on its way to an upstream: counted, limited in size and time, read ahead where it has no length. Made by
+//! [`super::super::exchange`].
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -8,9 +10,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::Instant;
 
-use crate::proxy::decide::Reason;
+use super::super::paced::{Paced, Part};
+use super::held::{Held, Memory};
+use crate::proxy::decide::{Reason, Trailers};
 
 /// How the body of a request gets on: what the body writes, and who waits for the answer reads.
 #[derive(Debug)]
@@ -66,11 +70,12 @@ pub(in crate::proxy::serve) enum RequestBody {
 /// A body that comes from a client.
 #[derive(Debug)]
 pub(in crate::proxy::serve) struct FromClient {
-    incoming: Incoming,
+    /// What was read ahead, last part first.
+    ahead: Vec<Bytes>,
+    /// The rest; nothing follows what was read ahead: `None`.
+    rest: Option<Paced>,
     left: u64,
-    patience: Duration,
-    /// Runs while the client keeps us waiting.
-    timer: Option<Pin<Box<Sleep>>>,
+    trailers: Trailers,
     upload: Arc<Upload>,
 }
 
@@ -79,13 +84,14 @@ pub(in crate::proxy::serve) struct FromClient {
 #[error("{}", .0.sentence())]
 pub(in crate::proxy::serve) struct BodyFailed(Reason);
 
-impl RequestBody {
+impl FromClient {
     /// A client's body of `most` bytes at most, with `patience` between two parts.
     pub(in crate::proxy::serve) fn new(
         incoming: Incoming,
         most: u64,
         patience: Duration,
-    ) -> (Self, Arc<Upload>) {
+        trailers: Trailers,
+    ) -> Self {
         let upload = Arc::new(Upload {
             begun: Instant::now(),
             received: AtomicU64::new(0),
@@ -94,54 +100,101 @@ impl RequestBody {
             done: AtomicBool::new(false),
             failure: OnceLock::new(),
         });
-        let body = FromClient { incoming, left: most, patience, timer: None, upload: Arc::clone(&upload) };
-        (Self::Client(Box::new(body)), upload)
+        let rest = Some(Paced::new(incoming, patience));
+        Self { ahead: Vec::new(), rest, left: most, trailers, upload }
     }
-}
 
-impl FromClient {
+    /// How it gets on.
+    pub(in crate::proxy::serve) fn upload(&self) -> &Arc<Upload> {
+        &self.upload
+    }
+
+    /// Reads up to `most` bytes ahead, as far as there is `memory`. Gives the length of the body if that was all of it.
+    ///
+    /// # Errors
+    /// If the client takes too long, goes away, or sends what is no body or too much of it.
+    pub(in crate::proxy::serve) async fn read_ahead(
+        &mut self,
+        most: u64,
+        memory: &Arc<Memory>,
+    ) -> Result<Option<u64>, Reason> {
+        let mut held = Held::new(Arc::clone(memory));
+        let beyond = loop {
+            match poll_fn(|cx| self.poll(cx)).await {
+                None => break None,
+                Some(Err(BodyFailed(reason))) => return Err(reason),
+                Some(Ok(frame)) => {
+                    // HTTP/1.1 gets no trailers.
+                    let Ok(data) = frame.into_data() else { continue };
+                    if !held.add(&data, most) {
+                        break Some(data);
+                    }
+                }
+            }
+        };
+        let length = beyond.is_none().then_some(held.len());
+        if length.is_some() {
+            self.rest = None;
+        }
+        self.ahead.extend(beyond);
+        self.ahead.extend(held.into_bytes());
+        // The connection has had nothing of it yet.
+        self.upload.done.store(self.ahead.is_empty() && self.rest.is_none(), Ordering::Release);
+        Ok(length)
+    }
+
     fn fail<T>(&self, reason: Reason) -> Poll<Option<Result<T, BodyFailed>>> {
         let _ = self.upload.failure.set(reason);
         Poll::Ready(Some(Err(BodyFailed(reason))))
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFailed>>> {
-        loop {
-            let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
-                Poll::Ready(frame) => frame,
-                Poll::Pending => {
-                    self.upload.waits_for_client.store(true, Ordering::Relaxed);
-                    let patience = self.patience;
-                    let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(patience)));
-                    return match timer.as_mut().poll(cx) {
-                        Poll::Ready(()) => self.fail(Reason::ClientTimeout),
-                        Poll::Pending => Poll::Pending,
-                    };
-                }
-            };
-            self.timer = None;
+        if let Some(part) = self.ahead.pop() {
             self.upload.moved();
-            match frame {
-                None => {
+            self.done_if_ended();
+            return Poll::Ready(Some(Ok(Frame::data(part))));
+        }
+        loop {
+            let Some(rest) = &mut self.rest else { return Poll::Ready(None) };
+            let Poll::Ready(part) = rest.poll(cx) else {
+                self.upload.waits_for_client.store(true, Ordering::Relaxed);
+                return Poll::Pending;
+            };
+            self.upload.moved();
+            match part {
+                Part::TooLate => return self.fail(Reason::ClientTimeout),
+                Part::Broken(error) => return self.fail(why(&error)),
+                Part::Trailers(trailers) => {
+                    if let Some(trailers) = self.trailers.pass(trailers) {
+                        self.upload.done.store(true, Ordering::Release);
+                        return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                    }
+                }
+                Part::End => {
                     self.upload.done.store(true, Ordering::Release);
                     return Poll::Ready(None);
                 }
-                Some(Err(error)) => return self.fail(why(&error)),
-                Some(Ok(frame)) => {
-                    // Trailers end here: whoever merges them with the header would believe them.
-                    let Ok(data) = frame.into_data() else { continue };
+                Part::Data(data) => {
                     let length = data.len() as u64;
                     self.upload.received.fetch_add(length, Ordering::Relaxed);
                     let Some(left) = self.left.checked_sub(length) else {
                         return self.fail(Reason::BodyTooLarge);
                     };
                     self.left = left;
-                    if self.incoming.is_end_stream() {
-                        self.upload.done.store(true, Ordering::Release);
-                    }
+                    self.done_if_ended();
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
             }
+        }
+    }
+
+    fn is_end(&self) -> bool {
+        self.ahead.is_empty() && self.rest.as_ref().is_none_or(Paced::is_end)
+    }
+
+    fn done_if_ended(&self) {
+        if self.is_end() {
+            self.upload.done.store(true, Ordering::Release);
         }
     }
 }
@@ -174,14 +227,21 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Client(body) => body.incoming.is_end_stream(),
+            Self::Client(body) => body.is_end(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Empty => SizeHint::with_exact(0),
-            Self::Client(body) => body.incoming.size_hint(),
+        let Self::Client(body) = self else { return SizeHint::with_exact(0) };
+        let ahead: usize = body.ahead.iter().map(Bytes::len).sum();
+        let mut hint = SizeHint::with_exact(ahead as u64);
+        if let Some(rest) = body.rest.as_ref().map(Paced::size_hint) {
+            match rest.upper() {
+                Some(upper) => hint.set_upper(upper.saturating_add(ahead as u64)),
+                None => hint = SizeHint::new(),
+            }
+            hint.set_lower(rest.lower().saturating_add(ahead as u64));
         }
+        hint
     }
 }

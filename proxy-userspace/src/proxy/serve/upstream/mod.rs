@@ -3,9 +3,11 @@
 pub(super) mod body;
 mod connect;
 mod health;
+mod held;
 pub(super) mod pool;
 mod send;
 
-pub(super) use body::{RequestBody, Upload};
+pub(super) use body::{FromClient, RequestBody, Upload};
+pub(super) use held::Memory;
 pub(super) use pool::{Lease, Upstream};
 pub(super) use send::{Outcome, Outgoing, send};

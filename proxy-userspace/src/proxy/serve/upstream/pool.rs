@@ -214,6 +214,8 @@ mod tests {
             &plan::Upstream {
                 servers: servers.collect(),
                 protocol: UpstreamProtocol::Http1,
+                buffer: 0,
+                chunked: true,
                 keep: 4,
                 keep_ms: 1_000,
                 connect_ms: 1_000,
