@@ -111,26 +111,26 @@ pub(super) async fn serve(
     let served = Arc::clone(&connection);
     let service = service_fn(move |request| {
         let connection = Arc::clone(&served);
-        async move { Ok::<_, Infallible>(exchange(connection, request).await) }
+        // hyper moves it several times before it begins, and it is large.
+        Box::pin(async move { Ok::<_, Infallible>(exchange(connection, request).await) })
     });
     let stream = TokioIo::new(stream);
     if connection.http2 {
-        let serving = http2(&connection).serve_connection(stream, service);
+        let serving = Box::pin(http2(&connection).serve_connection(stream, service));
         drive(serving, |serving| serving.graceful_shutdown(), connection, phases).await;
     } else {
-        let serving = http1(&connection).serve_connection(stream, service).with_upgrades();
+        let serving = Box::pin(http1(&connection).serve_connection(stream, service).with_upgrades());
         drive(serving, |serving| serving.graceful_shutdown(), connection, phases).await;
     }
 }
 
-/// `finish` tells the connection to end after what it does now.
+/// `finish` tells the connection to end after what it does now. In a box, each connection takes what its protocol does, and once.
 async fn drive<S: Future<Output = hyper::Result<()>>>(
-    serving: S,
+    mut serving: Pin<Box<S>>,
     finish: impl Fn(Pin<&mut S>),
     connection: Arc<Connection>,
     mut phases: watch::Receiver<Phase>,
 ) {
-    let mut serving = pin!(serving);
     let mut look = pin!(sleep(Duration::ZERO));
     // The listener may have gone during the handshake.
     let (mut phase, mut told) = (*phases.borrow_and_update(), false);

@@ -37,7 +37,7 @@ pub(super) struct Entry {
     pub(super) received: u64,
     pub(super) sent: u64,
     upstream_ns: Option<u64>,
-    server: Option<String>,
+    server: Option<Arc<str>>,
     reason: Option<Reason>,
     /// All of the answer was given to the connection.
     pub(super) complete: bool,
@@ -172,7 +172,7 @@ async fn forwarded(
     let Outcome { answer, lease } =
         send(&upstream, Outgoing { head, body, upload, retry_safe, upgrade }).await;
     entry.upstream_ns = Some(nanoseconds(asked.elapsed()));
-    entry.server = lease.as_ref().map(|lease| lease.server().label.clone());
+    entry.server = lease.as_ref().map(|lease| Arc::clone(&lease.server().label));
     let mut response = match answer {
         Ok(response) => response,
         Err(reason) => return refused(entry, reason, has_body),

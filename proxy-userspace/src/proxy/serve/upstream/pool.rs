@@ -15,6 +15,7 @@ use super::body::RequestBody;
 use super::connect::{Sender, Unreachable, connect};
 use super::health::{Health, check};
 use crate::proxy::plan::{self, Server, UpstreamProtocol};
+use crate::proxy::serve::threads;
 
 /// How long a connection may take to be ready again whose answer is complete.
 const SETTLING: Duration = Duration::from_millis(200);
@@ -36,7 +37,7 @@ pub(in crate::proxy::serve) struct Upstream {
 pub(in crate::proxy::serve) struct ServerState {
     pub(super) address: Server,
     /// For logs.
-    pub(in crate::proxy::serve) label: String,
+    pub(in crate::proxy::serve) label: Arc<str>,
     pub(in crate::proxy::serve) health: Health,
     /// Requests that it has not answered completely.
     active: AtomicU32,
@@ -50,6 +51,8 @@ pub(in crate::proxy::serve) struct ServerState {
 struct Idle {
     sender: http1::SendRequest<RequestBody>,
     since: Instant,
+    /// Whose it is: it was made by this thread, and is served by no other.
+    thread: usize,
 }
 
 /// A server is asked; counted until this is dropped.
@@ -67,10 +70,10 @@ impl Upstream {
         let servers = plan.servers.iter().map(|address| {
             Arc::new(ServerState {
                 address: address.clone(),
-                label: match address {
+                label: Arc::from(match address {
                     Server::Tcp(address) => address.to_string(),
                     Server::Unix(path) => format!("unix:{}", path.display()),
-                },
+                }),
                 health: Health::new(),
                 active: AtomicU32::new(0),
                 idle: Mutex::new(Vec::new()),
@@ -156,8 +159,11 @@ impl Lease {
     /// A connection that was kept and is still good.
     async fn kept(&self) -> Option<http1::SendRequest<RequestBody>> {
         loop {
-            let Idle { mut sender, since } =
-                self.server().idle.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
+            let Idle { mut sender, since, .. } = {
+                let mut idle = self.server().idle.lock().unwrap_or_else(PoisonError::into_inner);
+                let own = idle.iter().rposition(|idle| idle.thread == threads::number())?;
+                idle.remove(own)
+            };
             if since.elapsed() >= self.upstream.kept_for() || sender.is_closed() {
                 continue;
             }
@@ -191,8 +197,10 @@ impl Lease {
         let Some(sender) = self.sender.take().filter(|sender| !sender.is_closed()) else { return };
         let (server, most) = (self.server(), usize::from(self.upstream.plan.keep));
         let mut idle = server.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < most {
-            idle.push(Idle { sender, since: Instant::now() });
+        idle.push(Idle { sender, since: Instant::now(), thread: threads::number() });
+        // Of another thread, maybe, that needs them less.
+        if idle.len() > most {
+            idle.remove(0);
         }
     }
 }

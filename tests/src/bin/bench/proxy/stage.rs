@@ -127,6 +127,8 @@ impl Stage {
         runtime.block_on(websocket::serve(SOCKETS))?;
         let start = |file: &str| -> Result<(Tollgate, u64)> {
             let tollgate = Tollgate::start(lab, &path.join(file), &[])?;
+            // It goes on for a moment after it says that it enforces.
+            thread::sleep(Duration::from_secs(2));
             let memory = Family::of(tollgate.pid().context("no daemon")?)?.memory()?;
             Ok((tollgate, memory))
         };
