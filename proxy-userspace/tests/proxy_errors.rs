@@ -106,7 +106,7 @@ const CASES: &[Case] = &[
     ("connections = 32", "connections = -1", (29, 30), "-1", "not from 0 to 10000", "write a number from 0 to 10000"),
     ("path = \"/healthz\", ", "", (30, 10), "{ every = \"5s\", timeout = \"2s\" }", "does not say what to ask for", "write `path = \"/healthz\"` in it"),
     ("timeout = \"2s\"", "timeout = \"6s\"", (30, 55), "\"6s\"", "would still wait when the next one begins", "write at most \"5s\", or a longer `every`"),
-    ("protocol = \"http1\"", "buffer-requests = 65536", (28, 19), "65536", "the number 65536 is not a size", "write \"64KiB\""),
+    ("protocol = \"http1\"", "buffer-requests = 65536", (28, 19), "65536", "the number 65536 is not a size", "write \"65536B\""),
     ("protocol = \"http1\"", "buffer-requests = \"17MiB\"", (28, 19), "\"17MiB\"", "all requests together have \"16MiB\" for it", "write less, or more for `buffer-memory` in [proxy]"),
     ("protocol = \"http1\"", "protocol = \"http2\"\nchunked-requests = false", (29, 20), "false", "HTTP/2 shows where a body ends", "leave `buffer-requests` and `chunked-requests` out, or write `protocol = \"http1\"`"),
     // Routes.

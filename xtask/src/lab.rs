@@ -1,4 +1,5 @@
-//! Runs the programs that show, measure or compare the filter. Called for `demo`, `bench`, `captures` and `differential`.
+//! Runs the programs that show, measure or compare the filter. Called for `demo`, `bench`, `captures`, `differential`, `soak` and
+//! `suite`.
 
 use std::convert::Infallible;
 use std::os::unix::process::CommandExt;

@@ -137,6 +137,30 @@ enum Task {
     ///
     /// Leaves docs/captures/*.txt. Run it after a change of what these commands show, and read the difference.
     Captures,
+    /// Load the L7 proxy for ten minutes while everything about it changes, beside nginx. Needs root.
+    ///
+    /// Mixed traffic (HTTPS with kept and new connections, HTTP/2, plain HTTP, long answers, WebSockets) goes through Tollgate and
+    /// through an nginx that nobody touches, to the same upstreams. Meanwhile policies are applied every 100 ms, the certificate is
+    /// replaced each second, also by one that does not fit for a moment, and upstreams die and come back. The exit code is 1 if a
+    /// request through Tollgate failed that could have been answered: whose upstream had not begun to answer and may be asked twice.
+    ///
+    /// Option: --seconds N   how long [default: 600]
+    #[command(verbatim_doc_comment)]
+    Soak {
+        /// Passed on to the program.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Let a program loose on the L7 proxy, such as a suite of somebody else's. Needs root.
+    ///
+    /// Starts the proxy in the lab before a server that answers each request with its body, and then the program on the
+    /// lab's server. In its arguments {host} stands for the proxy's address, {http} and {https} for its ports, {root} for
+    /// the file of the certificate to trust. Ends with the program's exit code.
+    Suite {
+        /// The program and its arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        command: Vec<String>,
+    },
     /// Measure what each path through the filter costs in nanoseconds a packet, or how fast the proxy is. Needs root.
     ///
     ///   bench        every path through the filter, and what bans cost (`bench bans`: those alone)
@@ -193,6 +217,8 @@ fn run(task: Task) -> Result<ExitCode> {
         }
         Task::Demo { args } => match lab::run(&workspace, "demo", &args)? {},
         Task::Captures => match lab::run(&workspace, "captures", &[])? {},
+        Task::Soak { args } => match lab::run(&workspace, "soak", &args)? {},
+        Task::Suite { command } => match lab::run(&workspace, "suite", &command)? {},
         Task::Bench { args } => match lab::run(&workspace, "bench", &args)? {},
     }
 }

@@ -37,7 +37,10 @@ pub fn run(workspace: &Workspace, filters: &[String]) -> Result<ExitCode> {
     }
 
     // A table that nobody has asked for would bury the rest.
-    if filters.iter().any(|filter| filter.contains("evasion")) {
+    if filters
+        .iter()
+        .any(|filter| ["evasion", "parity", "smuggled"].iter().any(|table| filter.contains(table)))
+    {
         kernel.env("TOLLGATE_TABLE", "1");
     }
 

@@ -1,5 +1,6 @@
 //! The command line: what can be asked, and the exit code of the answer. One file a command.
 
+mod acme_client;
 mod apply;
 mod ban;
 mod bans;
@@ -107,6 +108,7 @@ enum Command {
     Detach(detach::Args),
     Completions(completions::Args),
     ProxyWorker(proxy_worker::Args),
+    AcmeClient(acme_client::Args),
 }
 
 /// Why a command did not do what it was asked.
@@ -159,6 +161,7 @@ pub fn main() -> ExitCode {
         Command::Top(args) => top::run(&global, &args),
         Command::Detach(args) => detach::run(&global, &args),
         Command::ProxyWorker(args) => proxy_worker::run(&args),
+        Command::AcmeClient(args) => acme_client::run(&args),
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),
     };
     let (code, message) = match outcome {

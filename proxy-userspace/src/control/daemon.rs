@@ -203,7 +203,7 @@ pub async fn run(places: Places, start: Start, enforcing: impl FnOnce(&Report)) 
         }
     }
     let logger = EbpfLogger::init(shared.ebpf_mut());
-    let (proxy, mut offenders) = Proxy::new(supervisor::sockets());
+    let (proxy, mut offenders) = Proxy::new(supervisor::sockets(), &state_dir);
     let daemon = Arc::new(Daemon {
         places,
         history: History::new(&state_dir),
@@ -274,6 +274,7 @@ pub async fn run(places: Places, start: Start, enforcing: impl FnOnce(&Report)) 
                     daemon.reload().await;
                 }
             }
+            () = daemon.proxy.noticed() => daemon.tend(),
             _ = alive.tick() => supervisor::alive(),
             _ = housekeeping.tick() => daemon.sweep().await,
             _ = terminate.recv() => break,

@@ -217,6 +217,7 @@ fn read(daemon: &Daemon) -> Result<String, String> {
         bans: daemon.bans.in_force().map_err(|error| error.to_string())?,
         applies: daemon.applies.read(),
         proxy: daemon.proxy.plan().zip(daemon.proxy.measure()),
+        issuing: daemon.proxy.issuing(),
     };
     metrics::text(&reading)
 }

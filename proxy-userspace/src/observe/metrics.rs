@@ -29,6 +29,8 @@ pub struct Reading {
     pub applies: [(&'static str, u64); 3],
     /// What the L7 proxy serves and has counted, if there is one.
     pub proxy: Option<(Arc<Plan>, proxy::serve::Metrics)>,
+    /// Certificates that authorities issue.
+    pub issuing: Vec<proxy::acme::Issuing>,
 }
 
 /// Writes a reading down.
@@ -44,10 +46,11 @@ pub fn text(reading: &Reading) -> Result<String, String> {
 }
 
 fn fill(registry: &Registry, reading: &Reading) -> prometheus::Result<()> {
-    let Reading { stats, status, bans, applies, proxy } = reading;
+    let Reading { stats, status, bans, applies, proxy, issuing } = reading;
     if let Some((plan, metrics)) = proxy {
         super::proxy_metrics::fill(registry, plan, metrics)?;
     }
+    super::proxy_metrics::issuing(registry, issuing)?;
     packets(registry, stats)?;
     rules(registry, stats)?;
     answers(registry, stats)?;
@@ -206,6 +209,7 @@ mod tests {
             },
             bans: 3,
             proxy: None,
+            issuing: Vec::new(),
             applies: [("applied", 2), ("refused", 0), ("bad_input", 1)],
         }
     }

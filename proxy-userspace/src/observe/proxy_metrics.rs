@@ -9,6 +9,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Bucket, Histogram, Metric, MetricFamily, MetricType};
 use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec, Opts, Registry};
 
+use crate::proxy::acme::Issuing;
 use crate::proxy::decide::Reason;
 use crate::proxy::plan::Plan;
 use crate::proxy::serve::Metrics;
@@ -84,6 +85,24 @@ pub(super) fn fill(registry: &Registry, plan: &Plan, metrics: &Metrics) -> prome
     registry.register(Box::new(Latency::new(metrics)?))
 }
 
+/// Adds what becomes of certificates that authorities issue. By the daemon's own word.
+pub(super) fn issuing(registry: &Registry, all: &[Issuing]) -> prometheus::Result<()> {
+    if all.is_empty() {
+        return Ok(());
+    }
+    let help =
+        "1 while a certificate that nobody trusts stands in for one that an authority has not issued yet.";
+    let stands_in = GaugeVec::new(Opts::new("tollgate_proxy_certificate_stands_in", help), &["file"])?;
+    let help = "Orders of a certificate that failed since the last that did not.";
+    let failures = GaugeVec::new(Opts::new("tollgate_proxy_certificate_order_failures", help), &["file"])?;
+    for one in all {
+        stands_in.with_label_values(&[one.file.as_str()]).set(f64::from(u8::from(one.stands_in)));
+        failures.with_label_values(&[one.file.as_str()]).set(f64::from(one.failures));
+    }
+    registry.register(Box::new(stands_in))?;
+    registry.register(Box::new(failures))
+}
+
 /// A histogram that was counted elsewhere.
 struct Latency {
     desc: Desc,
@@ -144,6 +163,20 @@ mod tests {
     use super::*;
     use crate::proxy::plan::{Action, Route};
     use crate::proxy::serve::{LatencyBucket, RouteCounts};
+
+    #[test]
+    fn certificates_that_are_not_there_yet_are_told_of() {
+        let registry = Registry::new();
+        let one = Issuing { file: "acme/le/a.example.pem".to_owned(), stands_in: true, failures: 3 };
+        issuing(&registry, &[one]).expect("metrics");
+        let text = TextEncoder::new().encode_to_string(&registry.gather()).expect("text");
+        for line in [
+            r#"tollgate_proxy_certificate_stands_in{file="acme/le/a.example.pem"} 1"#,
+            r#"tollgate_proxy_certificate_order_failures{file="acme/le/a.example.pem"} 3"#,
+        ] {
+            assert!(text.lines().any(|one| one == line), "{line}\nis not in\n{text}");
+        }
+    }
 
     #[test]
     fn only_names_of_the_policy_become_series() {

@@ -2,7 +2,7 @@
 
 use super::difference::{changed, compare, list, word};
 use super::units::ServerAddress;
-use crate::proxy::plan::{Action, Listener, Plan, Route, Upstream};
+use crate::proxy::plan::{Action, Authority, Listener, Plan, Route, Upstream};
 
 /// Adds the differences between a plan and the next.
 pub(super) fn add(lines: &mut Vec<String>, before: Option<&Plan>, after: Option<&Plan>) {
@@ -17,6 +17,16 @@ pub(super) fn add(lines: &mut Vec<String>, before: Option<&Plan>, after: Option<
         |named| named.0,
         |a, b| listener(a.1, b.1),
         |_, named| bind(named.1),
+    );
+    let (one, other): (Vec<_>, Vec<_>) =
+        (before.authorities.iter().collect(), after.authorities.iter().collect());
+    compare(
+        lines,
+        "authority",
+        (one.iter(), other.iter()),
+        |named| named.0,
+        |a, b| authority(a.1, b.1),
+        |_, named| named.1.directory.clone(),
     );
     let (one, other): (Vec<_>, Vec<_>) =
         (before.upstreams.iter().collect(), after.upstreams.iter().collect());
@@ -60,6 +70,16 @@ fn tls(listener: &Listener) -> String {
     let Some(tls) = &listener.tls else { return "none".to_owned() };
     let chains: Vec<_> = tls.certificates.iter().map(|one| one.chain.display().to_string()).collect();
     format!("from {} with {}", word(&tls.min_version), list(&chains))
+}
+
+fn authority(one: &Authority, other: &Authority) -> Vec<String> {
+    let mut changes = Vec::new();
+    changed(&mut changes, "directory", one.directory.clone(), other.directory.clone());
+    changed(&mut changes, "challenge", word(&one.challenge), word(&other.challenge));
+    if changes.is_empty() && one != other {
+        changes.push("other settings".to_owned());
+    }
+    changes
 }
 
 fn upstream(one: &Upstream, other: &Upstream) -> Vec<String> {

@@ -17,7 +17,7 @@ use super::units::{
 };
 
 /// Sections of the file, and how each is written.
-pub(super) const SECTIONS: [(&str, &str); 12] = [
+pub(super) const SECTIONS: [(&str, &str); 13] = [
     ("version", "version = 1"),
     ("interfaces", "[interfaces.eth0]"),
     ("zones", "[zones]"),
@@ -27,6 +27,7 @@ pub(super) const SECTIONS: [(&str, &str); 12] = [
     ("timeouts", "[timeouts]"),
     ("proxy", "[proxy]"),
     ("listeners", "[listeners.NAME]"),
+    ("acme", "[acme.NAME]"),
     ("upstreams", "[upstreams.NAME]"),
     ("routes", "[routes.NAME]"),
     ("test", "[[test]]"),

@@ -14,7 +14,7 @@ use toml::Spanned;
 use super::report::Span;
 use super::schema::{Ban, Names};
 use super::units::{Bind, CountRate, Host, ServerAddress, Size, TimeSpan};
-use crate::proxy::plan::{LogFormat, TlsVersion, UpstreamProtocol};
+use crate::proxy::plan::{Challenge, LogFormat, TlsVersion, UpstreamProtocol};
 
 /// A list, or a single item of it.
 #[derive(Debug)]
@@ -150,16 +150,33 @@ pub(super) struct Tls {
     pub(super) ciphers: Option<Spanned<Several<String>>>,
 }
 
-/// A certificate's files.
+/// A certificate: its files, or who issues it.
 #[derive(Debug, Deserialize)]
 #[serde(
     deny_unknown_fields,
     expecting = "a table such as { chain = \"/etc/ssl/site.crt\", key = \"/etc/ssl/site.key\" }"
 )]
 pub(super) struct Certificate {
+    pub(super) acme: Option<Spanned<String>>,
     pub(super) chain: Option<Spanned<String>>,
     pub(super) key: Option<Spanned<String>>,
     pub(super) names: Option<Spanned<Several<Host>>>,
+}
+
+/// `[acme.NAME]`
+#[derive(Debug, Deserialize)]
+#[serde(
+    deny_unknown_fields,
+    rename_all = "kebab-case",
+    expecting = "a table such as { terms-of-service-agreed = true }"
+)]
+pub(super) struct Authority {
+    pub(super) directory: Option<Spanned<String>>,
+    pub(super) contact: Option<Spanned<Several<String>>>,
+    pub(super) terms_of_service_agreed: Option<Spanned<bool>>,
+    pub(super) challenge: Option<Spanned<Challenge>>,
+    pub(super) ca: Option<Spanned<String>>,
+    pub(super) renew_before: Option<Spanned<TimeSpan>>,
 }
 
 /// `[upstreams.NAME]`

@@ -9,7 +9,8 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket, sockopt,
+    AddressFamily, Backlog, Shutdown, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt,
+    shutdown, socket, sockopt,
 };
 
 use super::plan::Plan;
@@ -85,9 +86,14 @@ impl Sockets {
         unwanted
     }
 
-    /// Closes these again: the apply that they were bound for has failed.
+    /// Closes these: nobody wants them any more, or the apply that they were bound for has failed.
     pub fn release(&mut self, addresses: &[SocketAddr]) {
-        self.0.retain(|address, _| !addresses.contains(address));
+        for address in addresses {
+            if let Some(socket) = self.0.remove(address) {
+                // A worker has the socket too and closes it in its own time: the address is free now, for the next policy.
+                let _ = shutdown(socket.as_raw_fd(), Shutdown::Both);
+            }
+        }
     }
 
     /// The socket of an address.
@@ -142,8 +148,12 @@ mod tests {
         sockets.keep(Some(&plan(&[second])));
         assert!(sockets.get(&first).is_none() && std::net::TcpStream::connect(first).is_err());
         std::net::TcpStream::connect(second).expect("the other listens");
+        // The address can be bound again though somebody else, as a worker, has the socket still.
+        let workers = sockets.get(&second).expect("bound").try_clone().expect("a copy");
         sockets.keep(None);
         assert_eq!(sockets.iter().count(), 0);
+        assert_eq!(sockets.bind(&plan(&[second])).expect("free again"), [second]);
+        drop(workers);
     }
 
     #[test]

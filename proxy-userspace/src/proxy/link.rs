@@ -15,6 +15,7 @@ use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, s
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::acme::Proof;
 use super::decide::Ban;
 use super::plan::Plan;
 use super::serve::Metrics;
@@ -66,6 +67,11 @@ pub enum ToWorker {
     },
     /// Write the access log to the descriptor that comes with it.
     Log,
+    /// Answer the challenges of authorities by these from now on, and by no others, and say whether you do.
+    Present {
+        /// The answers.
+        proofs: Vec<Proof>,
+    },
     /// Tell [`FromWorker::Metrics`].
     Measure,
     /// Take no more connections, finish what is in flight, and end.
@@ -83,6 +89,8 @@ pub enum FromWorker {
         /// Why.
         why: String,
     },
+    /// Whether the answers to challenges are in service.
+    Presented(Result<(), String>),
     /// A client has offended so often that it should be banned.
     Ban(Ban),
     /// What it has counted since it began.

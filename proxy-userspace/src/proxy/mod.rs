@@ -4,6 +4,7 @@
 //! policy ── plan ── daemon: bind, secrets ── link ── worker: privilege, serve ── decide
 //! ```
 
+pub mod acme;
 pub mod bind;
 pub mod decide;
 pub mod link;

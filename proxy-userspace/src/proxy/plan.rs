@@ -23,6 +23,9 @@ pub struct Plan {
     pub routes: Vec<Route>,
     /// Names for clients' addresses in the access log, in the policy's order. Empty without a log.
     pub zones: Vec<Zone>,
+    /// Who issues certificates, by name.
+    #[serde(default)]
+    pub authorities: BTreeMap<String, Authority>,
     /// What holds for all listeners.
     pub common: Common,
 }
@@ -170,6 +173,47 @@ pub struct Certificate {
     pub key: PathBuf,
     /// Server names it answers for, lower case, `*.` in front for one label; empty: those that the certificate itself has.
     pub names: Vec<String>,
+    /// Who issues it, of [`Plan::authorities`]: `chain` and `key` are one file then, below the daemon's state directory, and it
+    /// need not be there yet.
+    #[serde(default)]
+    pub authority: Option<String>,
+}
+
+/// Who issues certificates by ACME (RFC 8555).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Authority {
+    /// The URL of its directory (section 7.1.1).
+    pub directory: String,
+    /// Where it writes to, such as `mailto:admin@example.org` (section 7.3).
+    pub contact: Vec<String>,
+    /// How this host shows that a name is its own.
+    pub challenge: Challenge,
+    /// PEM: whose certificate the directory's server has. `None`: of one that this host trusts.
+    pub roots: Option<PathBuf>,
+    /// So long before a certificate ends it is renewed, milliseconds; `None`: a third of its life.
+    pub renew_before_ms: Option<u64>,
+}
+
+/// How a host shows an authority that a name is its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Challenge {
+    /// By an answer at port 80 (RFC 8555 section 8.3).
+    #[default]
+    #[serde(rename = "http-01")]
+    Http01,
+    /// By a certificate at port 443 (RFC 8737).
+    #[serde(rename = "tls-alpn-01")]
+    TlsAlpn01,
+}
+
+impl Challenge {
+    /// The port that authorities connect to.
+    pub const fn port(self) -> u16 {
+        match self {
+            Self::Http01 => 80,
+            Self::TlsAlpn01 => 443,
+        }
+    }
 }
 
 /// TLS versions.

@@ -1,7 +1,7 @@
-//! What the worker gives up before it reads the first byte of a stranger: root, every capability, the file system, and the system
+//! What the worker, and the client of authorities, give up before they read the first byte of a stranger: root, every capability, the file system, and the system
 //! calls that programs are taken over with.
 //!
-//! Called once by [`super::worker`], before it has a second thread: what is given up here holds for all that come after.
+//! Called once by [`super::worker`] and [`super::acme::client`], before it has a second thread: what is given up here holds for all that come after.
 //! A worker that can't give up its rights does not serve.
 
 use std::collections::BTreeMap;
@@ -48,11 +48,20 @@ pub fn user(name: &str) -> Result<User, PrivilegeError> {
     if user.uid.is_root() { Err(PrivilegeError::Root) } else { Ok(user) }
 }
 
+/// What is left of the file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Files {
+    /// Nothing can be opened.
+    None,
+    /// What everybody may read can be read; nothing can be written, made, removed or executed.
+    Readable,
+}
+
 /// Becomes that user, for good, and gives up what no proxy needs. Says what this kernel could not give.
 ///
 /// # Errors
 /// If anything of it fails; the process must not serve then.
-pub fn give_up(name: &str) -> Result<Vec<&'static str>, PrivilegeError> {
+pub fn give_up(name: &str, files: Files) -> Result<Vec<&'static str>, PrivilegeError> {
     let user = user(name)?;
     // Away from the daemon's terminal, and from the signals of its keys. What fails is that it is away already.
     let _ = setsid();
@@ -75,17 +84,21 @@ pub fn give_up(name: &str) -> Result<Vec<&'static str>, PrivilegeError> {
         return Err(PrivilegeError::Left(left));
     }
     let mut missing = Vec::new();
-    if !leave_file_system().map_err(step("leaving the file system"))? {
-        missing.push("this kernel has no Landlock: the proxy's worker sees the file system as its user does");
+    if !leave_file_system(files).map_err(step("leaving the file system"))? {
+        missing.push("this kernel has no Landlock: this process sees the file system as its user does");
     }
     seccompiler::apply_filter(&filter().map_err(step("the filter of system calls"))?)
         .map_err(step("the filter of system calls"))?;
     Ok(missing)
 }
 
-/// Nothing can be opened from here on, by Landlock (Linux 5.13). False: this kernel has none.
-fn leave_file_system() -> Result<bool, landlock::RulesetError> {
-    let rules = Ruleset::default().handle_access(AccessFs::from_all(ABI::V1))?.create()?;
+/// Nothing but those can be opened from here on, by Landlock (Linux 5.13). False: this kernel has none.
+fn leave_file_system(files: Files) -> Result<bool, landlock::RulesetError> {
+    let refused = match files {
+        Files::None => AccessFs::from_all(ABI::V1),
+        Files::Readable => AccessFs::from_write(ABI::V1) | AccessFs::Execute,
+    };
+    let rules = Ruleset::default().handle_access(refused)?.create()?;
     Ok(rules.restrict_self()?.ruleset != RulesetStatus::NotEnforced)
 }
 

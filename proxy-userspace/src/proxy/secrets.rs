@@ -9,7 +9,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::link::Secrets;
-use super::plan::Plan;
+use super::plan::{Certificate, Plan};
 
 /// Most bytes of such a file.
 const MOST_BYTES: u64 = 256 << 10;
@@ -28,11 +28,15 @@ pub struct SecretError {
     pub why: String,
 }
 
-/// Reads all that a plan names. With it, what an operator should be warned of.
+/// Reads all that a plan names. With it, what an operator should be warned of. `issued` gives key and chain of certificates that an
+/// authority issues.
 ///
 /// # Errors
 /// The first file that can't be read.
-pub fn read(plan: &Plan) -> Result<(Secrets, Vec<String>), SecretError> {
+pub fn read(
+    plan: &Plan,
+    issued: impl Fn(&Certificate) -> Result<String, String>,
+) -> Result<(Secrets, Vec<String>), SecretError> {
     let (mut secrets, mut warnings) = (Secrets::default(), Vec::new());
     for (name, listener) in &plan.listeners {
         for one in listener.tls.iter().flat_map(|tls| &tls.certificates) {
@@ -40,6 +44,16 @@ pub fn read(plan: &Plan) -> Result<(Secrets, Vec<String>), SecretError> {
                 let (listener, path) = (name.clone(), path.to_owned());
                 move |error: io::Error| SecretError { listener, what, path, why: why(&error) }
             };
+            if one.authority.is_some() {
+                let failed = |why| SecretError {
+                    listener: name.clone(),
+                    what: "certificate",
+                    path: one.chain.clone(),
+                    why,
+                };
+                secrets.0.insert(one.chain.clone(), issued(one).map_err(failed)?);
+                continue;
+            }
             let (chain, _) = text(&one.chain).map_err(failed("certificate", &one.chain))?;
             let (key, mode) = text(&one.key).map_err(failed("key", &one.key))?;
             secrets.0.insert(one.chain.clone(), chain);
@@ -56,10 +70,11 @@ pub fn read(plan: &Plan) -> Result<(Secrets, Vec<String>), SecretError> {
     Ok((secrets, warnings))
 }
 
-/// Every file that a plan names.
+/// Every file of the operator's that a plan names.
 pub fn files(plan: &Plan) -> Vec<PathBuf> {
     let tls = plan.listeners.values().filter_map(|listener| listener.tls.as_ref());
-    let both = tls.flat_map(|tls| &tls.certificates).flat_map(|one| [one.chain.clone(), one.key.clone()]);
+    let theirs = tls.flat_map(|tls| &tls.certificates).filter(|one| one.authority.is_none());
+    let both = theirs.flat_map(|one| [one.chain.clone(), one.key.clone()]);
     let mut files: Vec<_> = both.collect();
     files.sort();
     files.dedup();
@@ -75,7 +90,10 @@ fn why(error: &io::Error) -> String {
 }
 
 /// The text of a regular file, and its mode. Opened without waiting: it may be a pipe.
-fn text(path: &Path) -> io::Result<(String, u32)> {
+///
+/// # Errors
+/// If it is none, too large, or can't be read.
+pub fn text(path: &Path) -> io::Result<(String, u32)> {
     let file = File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
     let meta = file.metadata()?;
     if !meta.is_file() {
@@ -95,11 +113,12 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
-    use super::super::plan::{Certificate, Listener, Tls, TlsVersion};
+    use super::super::plan::{Listener, Tls, TlsVersion};
     use super::*;
 
     fn plan(chain: &Path, key: &Path) -> Plan {
-        let certificate = Certificate { chain: chain.to_owned(), key: key.to_owned(), names: Vec::new() };
+        let certificate =
+            Certificate { chain: chain.to_owned(), key: key.to_owned(), names: Vec::new(), authority: None };
         let tls = Tls { certificates: vec![certificate], min_version: TlsVersion::V1_2, ciphers: Vec::new() };
         let listener = Listener { bind: Vec::new(), tls: Some(tls), http2: true };
         Plan { listeners: BTreeMap::from([("https".to_owned(), listener)]), ..Plan::default() }
@@ -113,17 +132,22 @@ mod tests {
         fs::write(&key, "key").expect("written");
         fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("a mode");
         let plan = plan(&chain, &key);
-        let (secrets, warnings) = read(&plan).expect("read");
+        let (secrets, warnings) = read(&plan, |_| Err("nobody issues it".to_owned())).expect("read");
         assert_eq!([&secrets.0[&chain], &secrets.0[&key]], ["chain", "key"]);
         assert_eq!(warnings, [""; 0]);
         fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).expect("a mode");
-        let (_, warnings) = read(&plan).expect("read");
+        let (_, warnings) = read(&plan, |_| Err("nobody issues it".to_owned())).expect("read");
         assert!(warnings[0].contains("key.pem") && warnings[0].contains("640"), "{warnings:?}");
         fs::remove_file(&key).expect("removed");
-        let error = read(&plan).expect_err("gone").to_string();
+        let error = read(&plan, |_| Err("nobody issues it".to_owned())).expect_err("gone").to_string();
         assert!(error.starts_with("listener https: key ") && error.ends_with("no such file"), "{error}");
         nix::unistd::mkfifo(&key, nix::sys::stat::Mode::S_IRUSR).expect("a pipe");
-        assert!(read(&plan).expect_err("a pipe").to_string().contains("no regular file"));
+        assert!(
+            read(&plan, |_| Err("nobody issues it".to_owned()))
+                .expect_err("a pipe")
+                .to_string()
+                .contains("no regular file")
+        );
         assert_eq!(files(&plan), [chain, key]);
     }
 }

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use super::decide::log::line;
 use super::link::{self, FromWorker, MOST_TO_WORKER, ToWorker};
 use super::plan::LogFormat;
-use super::privilege;
+use super::privilege::{self, Files};
 use super::serve::tls::Certificates;
 use super::serve::{Ban, Record, Service, Sink};
 
@@ -38,7 +38,7 @@ pub fn run(user: &str) -> anyhow::Result<()> {
         bail!("this is started by `tollgate run` for the routes of a policy, not by hand");
     }
     // Before there is a second thread: what is given up holds for all that come after.
-    for missing in privilege::give_up(user)? {
+    for missing in privilege::give_up(user, Files::None)? {
         log::warn!("{missing}");
     }
     // For the link, the log and new connections; [`Service`] has threads of its own for what is on these.
@@ -100,6 +100,13 @@ async fn serve(link: UnixStream) -> anyhow::Result<()> {
                 });
             }
             Some((ToWorker::Log, fds)) => said.log_to(fds),
+            Some((ToWorker::Present { proofs }, _)) => {
+                let presented = match &service {
+                    Some(service) => service.present(proofs),
+                    None => Err("there is nothing that it serves".to_owned()),
+                };
+                said.tell(&FromWorker::Presented(presented));
+            }
             Some((ToWorker::Measure, _)) => {
                 let metrics = service.as_ref().map(Service::snapshot).unwrap_or_default();
                 said.tell(&FromWorker::Metrics(Box::new(metrics)));

@@ -209,3 +209,28 @@ async fn a_drain_finishes_what_is_on_its_way() {
     drop(http1);
     assert_eq!(within(drain).await.expect("drained"), 0);
 }
+
+/// Closing on a client that is just asking would cost it its answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_during_a_drain_is_answered_for_the_last_time() {
+    let backend = Backend::that(says("hello")).await;
+    let stage = encrypted(&backend, |_| {}).await;
+    let mut again = client::tls(stage.address, "a.example", config(&[])).await.expect("a handshake");
+    assert_eq!(again.ask(GET).await.status, 200);
+    let first = client::tls(stage.address, "a.example", config(&[])).await.expect("a handshake");
+    let service = Arc::clone(&stage.service);
+    let drain = tokio::spawn(async move { service.drain(Duration::from_secs(20)).await });
+    within(async {
+        while TcpStream::connect(stage.address).await.is_ok() {
+            a_moment().await
+        }
+    })
+    .await;
+    for mut wire in [again, first] {
+        let reply = wire.ask(GET).await;
+        let head = reply.head.to_ascii_lowercase();
+        assert!(reply.status == 200 && head.contains("connection: close"), "{reply:?}");
+        assert!(wire.is_closed().await);
+    }
+    assert_eq!(within(drain).await.expect("drained"), 0);
+}

@@ -5,6 +5,7 @@ mod backend;
 mod buffer;
 mod change;
 mod client;
+mod descriptors;
 mod exchange;
 mod pool;
 mod slow;

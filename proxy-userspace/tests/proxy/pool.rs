@@ -127,6 +127,29 @@ async fn a_request_is_not_sent_a_third_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_breaks_off_on_a_new_connection_is_passed_over_once() {
+    let broken = || Backend::that(Does::BytesAndCloses(Vec::new()));
+    let good = Backend::that(says("hello")).await;
+    let (first, second, third) = (broken().await, broken().await, broken().await);
+    for request in [GET, POST] {
+        let stage = Stage::with(upstream(&[first.address, good.address]), |_| {});
+        let mut statuses = Vec::new();
+        for _ in 0..4 {
+            // Each asks on a new connection, so that the turns reach both servers.
+            statuses.push(Wire::to(stage.address).await.ask(request).await.status);
+        }
+        // What changes something may have been done already.
+        assert_eq!(statuses.contains(&502), request == POST, "{request}: {statuses:?}");
+    }
+    // What breaks two would break the third.
+    let seen = || [&first, &second, &third].iter().map(|one| one.log.heads().len()).sum::<usize>();
+    let before = seen();
+    let stage = Stage::with(upstream(&[first.address, second.address, third.address]), |_| {});
+    assert_eq!(Wire::to(stage.address).await.ask(GET).await.status, 502);
+    assert_eq!(seen() - before, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_gone_is_passed_over_and_rests() {
     let backend = Backend::that(says("hello")).await;
     let (gone, address) = socket();

@@ -108,6 +108,7 @@ pub fn plan(address: SocketAddr, upstream: Upstream) -> Plan {
             headers: BTreeMap::new(),
         }],
         zones: Vec::new(),
+        authorities: BTreeMap::new(),
         common,
     }
 }

@@ -101,6 +101,7 @@ fn with(names: &[&str]) -> Option<Tls> {
         chain: format!("{name}.pem").into(),
         key: format!("{name}.key").into(),
         names: Vec::new(),
+        authority: None,
     });
     Some(Tls { certificates: certificates.collect(), min_version: TlsVersion::V1_2, ciphers: Vec::new() })
 }

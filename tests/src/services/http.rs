@@ -18,7 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Bytes that `/big` writes at a time.
 const CHUNK: usize = 16 * 1024;
 
-/// Serves one address; `/` names the port, `/big?bytes=N&rate=R` sends N bytes at R bytes a second (0: at once).
+/// Serves one address; `/` names the port, `/big?bytes=N&rate=R` sends N bytes at R bytes a second (0: at once), and `/page?parts=N`
+/// is a page that asks for N scripts, each of which writes a line.
 #[derive(Debug)]
 pub struct HttpServer {
     listener: Arc<TcpListener>,
@@ -82,10 +83,20 @@ fn answer(stream: &TcpStream, stopping: &AtomicBool) -> Result<()> {
     if let Some(query) = target.strip_prefix("/big?") {
         return big(stream, number(query, "bytes="), number(query, "rate="), stopping);
     }
-    let body = format!("this is port {}\n", stream.local_addr()?.port());
+    if let Some(query) = target.strip_prefix("/page?") {
+        let part = |part| format!("<script src=\"/part?n={part}\"></script>");
+        return say(stream, "text/html", &(0..number(query, "parts=")).map(part).collect::<String>());
+    }
+    if let Some(query) = target.strip_prefix("/part?") {
+        return say(stream, "text/javascript", &format!("document.write('part {};')", number(query, "n=")));
+    }
+    say(stream, "text/plain", &format!("this is port {}\n", stream.local_addr()?.port()))
+}
+
+fn say(mut stream: &TcpStream, kind: &str, body: &str) -> Result<()> {
     write!(
-        &mut &*stream,
-        "HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{body}",
+        stream,
+        "HTTP/1.0 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     )?;
     Ok(())

@@ -1,8 +1,12 @@
 //! What listens in the lab: the deployment's services on the server, and what the server itself talks to outside.
 
+pub mod browser;
+pub mod django;
 mod echo;
 pub mod fail2ban;
 mod http;
+mod nginx;
+mod pebble;
 mod postgres;
 mod udp;
 
@@ -10,8 +14,11 @@ use anyhow::Result;
 
 use crate::lab::{Host, Lab};
 
+pub use django::Django;
 pub use echo::TcpEcho;
 pub use http::HttpServer;
+pub use nginx::Nginx;
+pub use pebble::{Pebble, PebbleFiles};
 pub use postgres::Postgres;
 pub(crate) use postgres::program as postgres_program;
 pub use udp::{ECHO, UdpService};

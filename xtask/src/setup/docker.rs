@@ -88,7 +88,7 @@ fn unpack(folder: &Path, options: &Options, apt: &mut Apt) -> Result<()> {
 }
 
 /// Makes the checkout's link lead to the folder.
-fn link(link: &Path, folder: &Path) -> Result<()> {
+pub fn link(link: &Path, folder: &Path) -> Result<()> {
     if fs::read_link(link).is_ok_and(|there| there == folder) {
         return Ok(());
     }

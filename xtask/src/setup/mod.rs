@@ -16,6 +16,7 @@ mod docker;
 mod lab;
 mod linker;
 mod rustc;
+mod sslyze;
 
 pub use compiler::Compiler;
 pub use coverage::Coverage;
@@ -87,6 +88,7 @@ fn prepare(workspace: &Workspace, needs: Needs, options: &Options) -> Result<Kit
     if matches!(needs, Needs::Lab | Needs::Everything) {
         lab::ensure(options, &mut apt)?;
         docker::ensure(workspace, options, &mut apt)?;
+        sslyze::ensure(workspace, options, &mut apt)?;
     }
     if matches!(needs, Needs::Fuzz | Needs::Everything) {
         cxx::ensure(options, &mut apt)?;

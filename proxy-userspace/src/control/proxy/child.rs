@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+use crate::proxy::acme::Proof;
 use crate::proxy::bind::Sockets;
 use crate::proxy::decide::Ban;
 use crate::proxy::link::{self, FromWorker, MOST_FROM_WORKER, Secrets, ToWorker};
@@ -36,6 +37,19 @@ pub(super) enum Unserved {
     Broken(String),
 }
 
+/// Starts this program anew, with the other end of a link as its standard input.
+pub(super) fn spawn(part: &str, user: &str) -> io::Result<(process::Child, UnixStream)> {
+    let (link, there) = UnixStream::pair()?;
+    let mut command = Command::new("/proc/self/exe");
+    command.args([part, "--user", user]).env_clear();
+    if let Some(level) = std::env::var_os("RUST_LOG") {
+        command.env("RUST_LOG", level);
+    }
+    command.stdin(Stdio::from(OwnedFd::from(there))).stdout(Stdio::null()).stderr(Stdio::inherit());
+    command.current_dir("/");
+    Ok((command.spawn()?, link))
+}
+
 /// A running worker.
 #[derive(Debug)]
 pub(super) struct Child {
@@ -52,17 +66,9 @@ pub(super) struct Child {
 impl Child {
     /// Starts one.
     pub(super) fn start(user: &str, offenders: mpsc::Sender<Ban>) -> io::Result<Self> {
-        let (link, there) = UnixStream::pair()?;
+        let (process, link) = spawn("proxy-worker", user)?;
         // A worker that does not read must not hold up the daemon.
         link.set_write_timeout(Some(PATIENCE))?;
-        let mut command = Command::new("/proc/self/exe");
-        command.args(["proxy-worker", "--user", user]).env_clear();
-        if let Some(level) = std::env::var_os("RUST_LOG") {
-            command.env("RUST_LOG", level);
-        }
-        command.stdin(Stdio::from(OwnedFd::from(there))).stdout(Stdio::null()).stderr(Stdio::inherit());
-        command.current_dir("/");
-        let process = command.spawn()?;
         let (tell, answers) = sync_channel(ANSWERS);
         let reader = link.try_clone()?;
         std::thread::Builder::new().name("proxy-link".to_owned()).spawn(move || {
@@ -125,6 +131,16 @@ impl Child {
     /// Has it write its log there.
     pub(super) fn log_to(&self, fd: RawFd) -> io::Result<()> {
         link::send(&self.link, &ToWorker::Log, &[fd])
+    }
+
+    /// Has it answer the challenges of authorities by these and no others.
+    pub(super) fn present(&self, proofs: &[Proof]) -> Result<(), String> {
+        let present = ToWorker::Present { proofs: proofs.to_vec() };
+        link::send(&self.link, &present, &[]).map_err(|error| error.to_string())?;
+        match self.wait_for(PATIENCE, |message| matches!(message, FromWorker::Presented(_)))? {
+            FromWorker::Presented(presented) => presented,
+            other => Err(format!("no answers in service: {other:?}")),
+        }
     }
 
     /// What it has counted.

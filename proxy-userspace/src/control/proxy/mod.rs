@@ -3,32 +3,37 @@
 //! ```text
 //! apply ── prepare: bind, read certificates, check TLS ── packets: the policy goes live ── commit: the worker serves it
 //!                                                              └── refused: abandon
-//! loop, each second ── tend: follow the policy in force; start the worker again; certificates or log file replaced
+//! loop, each second ── tend: the policy in force is followed, an ended worker started again, replaced files read again
 //! ```
 //!
 //! What can't be served is an error of an `apply`; at a start it is told and tried again, because the packet filter must not wait
 //! for a certificate. Called by `change` and by the daemon's loop.
 
+mod acme;
 mod child;
 mod judge;
 mod logfile;
+mod notices;
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+use acme::{Acme, Present};
 use child::{Child, Leaving, Unserved};
 use logfile::LogFile;
+use notices::Notices;
 
 use super::protocol::Response;
 use super::supervisor;
 use super::watch::Look;
+use crate::proxy::acme::{Issuing, Proof};
 use crate::proxy::bind::Sockets;
 use crate::proxy::decide::Ban;
 use crate::proxy::link::{MOST_FDS, Secrets};
@@ -43,11 +48,17 @@ const OFFENDERS: usize = 64;
 /// The wait before a worker that ended is started again, at first and at most.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// A certificate is written before its key, or the key before: so long nothing is said of it.
+const HALF_A_PAIR: Duration = Duration::from_secs(2);
+/// How often files are looked at of which inotify says nothing.
+const LOOK_PERIOD: Duration = Duration::from_secs(5);
 
 /// The proxy of a daemon.
 #[derive(Debug)]
 pub(super) struct Proxy {
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
+    acme: Acme,
+    notices: Notices,
     offenders: mpsc::Sender<Ban>,
 }
 
@@ -61,6 +72,20 @@ struct State {
     child: Option<Child>,
     leaving: Vec<Leaving>,
     log: Option<LogFile>,
+    /// What answers the challenges of authorities.
+    proofs: Vec<Proof>,
+    /// Certificates were last looked at then.
+    looked: Instant,
+    /// Why new certificates are not used.
+    unused: Option<Unused>,
+}
+
+/// Certificates that can't be used, such as one without its key, which may be written next.
+#[derive(Debug)]
+struct Unused {
+    why: String,
+    since: Instant,
+    told: bool,
 }
 
 /// A plan and what it takes.
@@ -109,8 +134,9 @@ pub(super) struct Prepared {
 }
 
 impl Proxy {
-    /// With sockets that were bound before this daemon, and where offenders are told of.
-    pub(super) fn new(inherited: Sockets) -> (Self, mpsc::Receiver<Ban>) {
+    /// With sockets that were bound before this daemon, what outlives it, and where offenders are told of. To be called inside a tokio
+    /// runtime.
+    pub(super) fn new(inherited: Sockets, state_dir: &Path) -> (Self, mpsc::Receiver<Ban>) {
         let (offenders, receiver) = mpsc::channel(OFFENDERS);
         let state = State {
             sockets: inherited,
@@ -119,12 +145,16 @@ impl Proxy {
             child: None,
             leaving: Vec::new(),
             log: None,
+            proofs: Vec::new(),
+            looked: Instant::now(),
+            unused: None,
         };
-        (Self { state: Mutex::new(state), offenders }, receiver)
+        let state = Arc::new(Mutex::new(state));
+        (Self { state, acme: Acme::new(state_dir), notices: Notices::new(), offenders }, receiver)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Gets ready what a plan needs and changes nothing that is served.
@@ -139,8 +169,9 @@ impl Proxy {
             )));
         }
         privilege::user(&plan.common.user).map_err(|error| Trouble::Input(error.to_string()))?;
-        let (wanted, mut notes) = Wanted::read(plan).map_err(Trouble::Input)?;
+        let (wanted, mut notes) = Wanted::read(plan, &self.acme).map_err(Trouble::Input)?;
         notes.extend(check(plan, &wanted.secrets).map_err(Trouble::Input)?);
+        notes.extend(self.acme.notes(plan));
         if let Some(log) = &plan.common.access_log {
             let opened = LogFile::open(&log.file);
             opened.map_err(|error| Trouble::System(format!("access log {}: {error}", log.file.display())))?;
@@ -158,7 +189,13 @@ impl Proxy {
     pub(super) fn commit(&self, prepared: Prepared) -> Vec<String> {
         let mut state = self.state();
         let mut notes = prepared.notes;
+        // Not at a start: a daemon that is started again and again orders no oftener than one that runs.
+        if state.wanted.is_some() {
+            self.acme.looked_after();
+        }
         state.wanted = prepared.wanted;
+        state.unused = None;
+        self.notices.follow(state.files());
         let plan = state.wanted.as_ref().map(|wanted| Arc::clone(&wanted.plan));
         // Held by systemd too: a daemon that is started again refuses nobody meanwhile.
         supervisor::store(prepared.bound.iter().filter_map(|one| Some((one, state.sockets.get(one)?))));
@@ -183,13 +220,34 @@ impl Proxy {
             state.child = None;
             state.delay();
         }
-        state.look_at_files(&self.offenders);
+        let is_issued = self.order(&state);
+        let untold = state.unused.as_ref().is_some_and(|unused| !unused.told);
+        if is_issued || self.notices.take() || untold || state.looked.elapsed() >= LOOK_PERIOD {
+            // Watched before they are looked at: what changes after the look is noticed.
+            self.notices.follow(state.files());
+            state.look_at_files(&self.acme, is_issued, &self.offenders);
+        }
+        state.follow_log();
         if state.again.is_some_and(|(at, _)| Instant::now() >= at) {
             match state.serve(&self.offenders) {
                 Ok(()) => log::info!("the proxy serves again"),
                 Err(why) => log::error!("the proxy: {why}"),
             }
         }
+    }
+
+    /// Has certificates ordered that are due. True if there is a new one.
+    fn order(&self, state: &State) -> bool {
+        let Some(wanted) = &state.wanted else { return false };
+        let shared = Arc::clone(&self.state);
+        let present: Present = Arc::new(move |proofs| lock(&shared).present(proofs));
+        let serves = state.child.is_some() && state.again.is_none();
+        self.acme.tend(&wanted.plan, serves.then_some(&present))
+    }
+
+    /// What becomes of certificates that authorities issue.
+    pub(super) fn issuing(&self) -> Vec<Issuing> {
+        self.plan().map(|plan| self.acme.issuing(&plan)).unwrap_or_default()
     }
 
     /// The policy in force has changed without an apply by this daemon: at a start, or because nobody confirmed one.
@@ -204,6 +262,11 @@ impl Proxy {
                 self.state().delay();
             }
         }
+    }
+
+    /// Ends when certificates may have changed: [`Self::tend`] has to look.
+    pub(super) async fn noticed(&self) {
+        self.notices.noticed().await;
     }
 
     /// What the worker has counted; `None` if there is none, or it does not say.
@@ -225,10 +288,11 @@ impl Proxy {
 }
 
 impl Wanted {
-    fn read(plan: &Plan) -> Result<(Self, Vec<String>), String> {
+    fn read(plan: &Plan, acme: &Acme) -> Result<(Self, Vec<String>), String> {
         // Looked at first: a file that is replaced meanwhile is read again.
         let files = secrets::files(plan).into_iter().map(|path| (path.clone(), Look::at(&path))).collect();
-        let (secrets, warnings) = secrets::read(plan).map_err(|error| error.to_string())?;
+        let (secrets, warnings) =
+            secrets::read(plan, |one| acme.pem(one)).map_err(|error| error.to_string())?;
         Ok((Self { plan: Arc::new(plan.clone()), secrets, files }, warnings))
     }
 }
@@ -278,36 +342,67 @@ impl State {
                 return Err(why);
             }
         };
+        if !self.proofs.is_empty()
+            && let Err(why) = child.present(&self.proofs)
+        {
+            log::warn!("challenges of an authority are not answered: {why}");
+        }
         self.child = Some(child);
         served
     }
 
-    /// Reads certificates again that were replaced, and opens the log again that was moved away.
-    fn look_at_files(&mut self, offenders: &mpsc::Sender<Ban>) {
+    /// Answers the challenges of authorities by these and no others, from a worker that is started anew too.
+    fn present(&mut self, proofs: Vec<Proof>) -> Result<(), String> {
+        self.proofs = proofs;
+        let child = self.child.as_ref().ok_or("the proxy has no worker that could answer its challenges")?;
+        child.present(&self.proofs)
+    }
+
+    /// Certificates and keys that are served.
+    fn files(&self) -> impl Iterator<Item = &Path> {
+        self.wanted.iter().flat_map(|wanted| wanted.files.iter().map(|(path, _)| path.as_path()))
+    }
+
+    /// Reads certificates again that were replaced or issued, and those that could not be used the last time.
+    fn look_at_files(&mut self, acme: &Acme, is_issued: bool, offenders: &mpsc::Sender<Ban>) {
+        self.looked = Instant::now();
         let Some(wanted) = &mut self.wanted else { return };
-        if wanted.files.iter().any(|(path, before)| Look::at(path) != *before) {
-            // What can't be used now is looked at again when it changes once more: looked at before it is read.
-            wanted.files.iter_mut().for_each(|(path, look)| *look = Look::at(path));
-            let plan = Arc::clone(&wanted.plan);
-            let read = Wanted::read(&plan).and_then(|(fresh, warnings)| {
-                let notes = check(&plan, &fresh.secrets)?;
-                Ok((fresh, warnings.into_iter().chain(notes)))
-            });
-            match read {
-                Ok((fresh, notes)) if fresh.secrets != wanted.secrets => {
-                    notes.for_each(|note| log::warn!("the proxy: {note}"));
-                    self.wanted = Some(fresh);
-                    match self.serve(offenders) {
-                        Ok(()) => log::info!("the proxy has new certificates"),
-                        Err(why) => log::error!("the proxy: {why}"),
-                    }
-                }
-                Ok(_) => {}
-                Err(why) => {
-                    log::error!("new certificates are not used, those of before stay in service: {why}")
+        let unchanged = wanted.files.iter().all(|(path, before)| Look::at(path) == *before);
+        if !is_issued && self.unused.is_none() && unchanged {
+            return;
+        }
+        // Looked at before they are read: what changes meanwhile is read again.
+        wanted.files.iter_mut().for_each(|(path, look)| *look = Look::at(path));
+        let plan = Arc::clone(&wanted.plan);
+        let read = Wanted::read(&plan, acme).and_then(|(fresh, warnings)| {
+            let notes = check(&plan, &fresh.secrets)?;
+            Ok((fresh, warnings.into_iter().chain(notes)))
+        });
+        match read {
+            Ok((fresh, notes)) if fresh.secrets != wanted.secrets => {
+                self.unused = None;
+                notes.for_each(|note| log::warn!("the proxy: {note}"));
+                self.wanted = Some(fresh);
+                match self.serve(offenders) {
+                    Ok(()) => log::info!("the proxy has new certificates"),
+                    Err(why) => log::error!("the proxy: {why}"),
                 }
             }
+            Ok(_) => self.unused = None,
+            Err(why) => {
+                let before = self.unused.take().filter(|unused| unused.why == why);
+                let mut unused = before.unwrap_or(Unused { why, since: Instant::now(), told: false });
+                if !unused.told && unused.since.elapsed() >= HALF_A_PAIR {
+                    log::error!("new certificates are not used, those of before stay: {}", unused.why);
+                    unused.told = true;
+                }
+                self.unused = Some(unused);
+            }
         }
+    }
+
+    /// Opens the log again that was moved away.
+    fn follow_log(&mut self) {
         if let (Some(child), Some(wanted)) = (&self.child, &self.wanted)
             && let Err(error) = follow_log(&mut self.log, child, &wanted.plan)
         {
@@ -326,6 +421,10 @@ impl State {
         let wait = self.again.map_or(FIRST_WAIT, |(_, wait)| (wait * 2).min(LONGEST_WAIT));
         self.again = Some((Instant::now() + wait, wait));
     }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn check(plan: &Plan, secrets: &Secrets) -> Result<Vec<String>, String> {

@@ -34,6 +34,7 @@ pub(super) fn policy(report: &mut Report<'_>, document: Document, mut hash: Sha2
     let timeouts = plumbing::timeouts(report, &document.timeouts);
     let sections = proxy::Sections {
         proxy: document.proxy,
+        acme: document.acme,
         listeners: document.listeners,
         upstreams: document.upstreams,
         routes: document.routes,

@@ -25,9 +25,8 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// Empty for HEAD.
     pub body: Bytes,
-    /// The connection ends after it (HTTP/1: `Connection: close`; HTTP/2: only this stream ends).
-    pub close: bool,
-    /// Why the proxy answers.
+    /// Why the proxy answers. Where [`Reason::closes`] the connection ends after it (HTTP/1: `Connection: close`; HTTP/2: only this
+    /// stream ends).
     pub reason: Reason,
     /// The route that was found, if any.
     pub route: Option<Arc<RouteState>>,
@@ -110,7 +109,6 @@ impl Frame<'_> {
             status,
             headers,
             body: if none || self.method == Some(&Method::HEAD) { Bytes::new() } else { body },
-            close: reason.closes(),
             reason,
             route: self.route.cloned(),
         }
@@ -221,7 +219,7 @@ mod tests {
         assert_eq!((get.body.as_ref(), head.body.as_ref()), (&b"<p>"[..], &b""[..]));
         assert_eq!(get.headers, head.headers);
         assert_eq!(head.headers[header::CONTENT_LENGTH], "3");
-        assert!(!head.close);
+        assert!(!head.reason.closes());
     }
 
     #[test]
@@ -258,7 +256,7 @@ mod tests {
             );
             assert_eq!((answer.status.as_u16(), answer.reason), (status, Reason::Redirected));
             assert_eq!(answer.headers[header::LOCATION], "https://b/a");
-            assert!(!answer.close);
+            assert!(!answer.reason.closes());
         }
     }
 }

@@ -19,13 +19,25 @@ pub(super) fn speaks_of_clients(name: &str) -> bool {
     name.starts_with("x-forwarded-") || name == "x-real-ip" || name == "x-request-id" || name == "forwarded"
 }
 
+/// Who asks.
+pub(super) struct Who {
+    /// The client, as far as can be believed.
+    pub(super) client: IpAddr,
+    /// The other end of the socket.
+    peer: IpAddr,
+    /// It is a trusted proxy.
+    trusted: bool,
+}
+
 /// The right-most address that is no trusted proxy; where all are, or what follows can't be read, the left-most that was read.
-pub(super) fn client(router: &Router, client: &Client, headers: &HeaderMap) -> IpAddr {
+pub(super) fn who(router: &Router, client: &Client, headers: &HeaderMap) -> Who {
     let peer = client.peer.ip().to_canonical();
+    let trusted = router.trusts(peer);
+    Who { client: if trusted { behind(router, peer, headers) } else { peer }, peer, trusted }
+}
+
+fn behind(router: &Router, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
     let mut found = peer;
-    if !router.trusts(peer) {
-        return peer;
-    }
     let lines: Vec<&HeaderValue> = headers.get_all(FOR).iter().collect();
     for line in lines.into_iter().rev() {
         let Ok(line) = line.to_str() else { return found };
@@ -40,10 +52,9 @@ pub(super) fn client(router: &Router, client: &Client, headers: &HeaderMap) -> I
     found
 }
 
-/// Puts the truth in the place of what came. `client` is who [`client`] found.
-pub(super) fn set(headers: &mut HeaderMap, router: &Router, from: &Client, client: IpAddr, id: &HeaderValue) {
-    let peer = from.peer.ip().to_canonical();
-    let trusted = router.trusts(peer);
+/// Puts the truth in the place of what came.
+pub(super) fn set(headers: &mut HeaderMap, who: &Who, tls: bool, id: &HeaderValue) {
+    let Who { client, peer, trusted } = *who;
     let said: Vec<HeaderValue> =
         if trusted { headers.get_all(FOR).iter().cloned().collect() } else { Vec::new() };
     let proto =
@@ -55,7 +66,7 @@ pub(super) fn set(headers: &mut HeaderMap, router: &Router, from: &Client, clien
             || name == "x-request-id"
             || (!trusted && name.starts_with("x-forwarded-"))
     });
-    let proto = proto.unwrap_or(HeaderValue::from_static(if from.tls.is_some() { "https" } else { "http" }));
+    let proto = proto.unwrap_or(HeaderValue::from_static(if tls { "https" } else { "http" }));
     let mut chain: Vec<u8> = Vec::new();
     for line in &said {
         if !line.is_empty() {

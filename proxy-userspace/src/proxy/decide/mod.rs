@@ -39,7 +39,7 @@ pub use offences::Ban;
 pub use reason::Reason;
 pub use request::request;
 pub use response::response;
-pub use router::{RouteState, Router};
+pub use router::{RouteState, Router, host_of};
 pub use target::for_matching;
 pub use trailers::Trailers;
 
@@ -110,8 +110,6 @@ pub struct Forward {
     /// upstream's protocol says. Body framing (`Content-Length` or none: chunked) is set; hop-by-hop headers are gone, but for
     /// those of an upgrade.
     pub head: http::request::Parts,
-    /// A WebSocket upgrade was asked for and is passed on.
-    pub upgrade: bool,
     /// Bytes of the body at most; beyond it [`Reason::BodyTooLarge`].
     pub body_limit: u64,
     /// The length of the body: `Some(0)` there is none, `None` it ends when it ends.

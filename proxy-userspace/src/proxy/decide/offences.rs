@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use super::router::source;
+use super::router::host_of;
 use crate::proxy::plan::Escalation;
 
 /// Sources that are remembered.
@@ -19,8 +19,6 @@ const SOURCES: usize = 4096;
 const STEPS: usize = 12;
 /// A step, nanoseconds.
 const STEP_NS: u64 = 5_000_000_000;
-/// IPv6 hosts have a /64 to themselves.
-const V6_PREFIX: u8 = 64;
 
 /// Who is to be banned in the packet filter. The worker's word: the daemon judges it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,7 +74,7 @@ impl Offences {
     /// that comes first.
     pub fn count(&self, address: IpAddr, escalation: Escalation, now_ns: u64) -> bool {
         let step = now_ns / STEP_NS;
-        let key = source(address, V6_PREFIX);
+        let key = host_of(address);
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         if sources.len() >= SOURCES && !sources.contains_key(&key) {
             make_room(&mut sources, step);

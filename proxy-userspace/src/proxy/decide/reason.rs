@@ -85,7 +85,8 @@ impl Reason {
         )
     }
 
-    /// Whether the connection ends after the answer: when what follows on it can't be told, or should not be read.
+    /// Whether the connection ends after the answer: when what follows on it can't be told, or should not be read. After CONNECT it
+    /// may be what was meant for the tunnel, which was sent without waiting for the answer.
     pub fn closes(self) -> bool {
         !matches!(
             self,
@@ -93,7 +94,6 @@ impl Reason {
                 | Self::Responded
                 | Self::RateLimited
                 | Self::NoRoute
-                | Self::MethodRefused
                 | Self::UpstreamDown
                 | Self::UpstreamTimeout
                 | Self::UpstreamInvalid
@@ -115,7 +115,9 @@ mod tests {
     #[test]
     fn names_are_unique_and_fit_metrics() {
         let mut names: Vec<&str> = Reason::ALL.iter().map(|reason| reason.name()).collect();
-        assert!(names.iter().all(|name| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')));
+        assert!(names.iter().all(|name| {
+            name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+        }));
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), Reason::ALL.len());
@@ -132,9 +134,15 @@ mod tests {
     #[test]
     fn connections_end_where_what_follows_can_not_be_told() {
         use Reason as R;
-        for reason in
-            [R::TeInvalid, R::LengthInvalid, R::BodyTooLarge, R::BodyInvalid, R::BadRequest, R::ClientTimeout]
-        {
+        for reason in [
+            R::TeInvalid,
+            R::LengthInvalid,
+            R::BodyTooLarge,
+            R::BodyInvalid,
+            R::BadRequest,
+            R::ClientTimeout,
+            R::MethodRefused,
+        ] {
             assert!(reason.closes(), "{reason}");
         }
         for reason in [R::RateLimited, R::NoRoute, R::UpstreamDown, R::Responded] {

@@ -28,6 +28,7 @@ pub fn request(
     id: HeaderValue,
     now_ns: u64,
 ) -> (Asked, Decision) {
+    let who = forwarded::who(router, client, &head.headers);
     let mut asked = Asked {
         method: head.method.clone(),
         uri: head.uri.clone(),
@@ -35,7 +36,7 @@ pub fn request(
         host: None,
         referer: head.headers.get(header::REFERER).cloned(),
         user_agent: head.headers.get(header::USER_AGENT).cloned(),
-        client: forwarded::client(router, client, &head.headers),
+        client: who.client,
         id,
         trailers: match head.version {
             Version::HTTP_2 => true,
@@ -85,7 +86,7 @@ pub fn request(
     let http2 = route.protocol == UpstreamProtocol::Http2;
     let trailers = if http2 { Trailers::of(&head.headers) } else { Trailers::default() };
     let te = http2 && hop::has_token(&head.headers, &header::TE, "trailers");
-    rewrite_headers(router, client, &asked, &mut head, declared, body);
+    rewrite_headers(&who, client, &asked, &mut head, declared, body);
     if te {
         head.headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
@@ -96,8 +97,7 @@ pub fn request(
         return (asked, decision);
     }
     let forward = Forward {
-        retry_safe: body == Some(0) && !asked.upgrade && head.method.is_idempotent(),
-        upgrade: asked.upgrade,
+        retry_safe: body == Some(0) && head.method.is_idempotent(),
         body_limit: route.plan.body,
         body: body.or(declared),
         trailers,
@@ -158,7 +158,7 @@ fn answered(
 }
 
 fn rewrite_headers(
-    router: &Router,
+    who: &forwarded::Who,
     client: &Client,
     asked: &Asked,
     head: &mut Parts,
@@ -170,7 +170,7 @@ fn rewrite_headers(
     // WSGI and CGI make `X_Real_IP` and `X-Real-IP` one, and `Proxy` an environment variable that clients obey.
     hop::remove_where(headers, |name| name.contains('_') || name == "proxy" || name == "expect");
     join_cookies(headers);
-    forwarded::set(headers, router, client, asked.client, &asked.id);
+    forwarded::set(headers, who, client.tls.is_some(), &asked.id);
     match (body, declared) {
         // No length where none was: GET without a body is no GET with an empty one.
         (Some(0), None) | (None, None) => {

@@ -258,6 +258,11 @@ impl Paths {
     }
 }
 
+/// One host: an IPv4 address, or an IPv6 /64, which a host has for itself.
+pub fn host_of(address: IpAddr) -> [u64; 2] {
+    source(address, 64)
+}
+
 /// A source as it is counted: its address or, of IPv6, its prefix. IPv4 stands as IPv4-mapped.
 pub(super) fn source(address: IpAddr, v6_prefix: u8) -> [u64; 2] {
     let bits = match address.to_canonical() {

@@ -3,22 +3,25 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use nix::sys::socket::{setsockopt, sockopt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::{self, ProtocolVersion, ServerConfig, ServerConnection};
 
+use super::challenge::ACME_TLS;
 use super::connection::{Connection, serve};
 use super::threads::{Crew, Place};
 use super::watch::{Progress, Watched};
 use super::{Shared, State};
-use crate::proxy::decide::{Client, Reason, TlsInfo};
+use crate::proxy::decide::{Client, Reason, TlsInfo, host_of};
 
 /// Without descriptors or memory: clients that leave give theirs back.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -65,7 +68,8 @@ impl Door {
 #[derive(Debug, Default)]
 pub(super) struct Seats {
     open: AtomicU32,
-    sources: Mutex<HashMap<IpAddr, u32>>,
+    /// By [`host_of`].
+    sources: Mutex<HashMap<[u64; 2], u32>>,
 }
 
 impl Seats {
@@ -79,7 +83,7 @@ impl Seats {
             self.open.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
-        let source = source(peer);
+        let source = host_of(peer);
         let seat = Seat { seats: Arc::clone(self), source, place: None };
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = sources.entry(source).or_default();
@@ -90,19 +94,11 @@ impl Seats {
     }
 }
 
-/// Whose connections are counted together: an IPv4 address, or an IPv6 /64, which is what one host has.
-fn source(peer: IpAddr) -> IpAddr {
-    match peer.to_canonical() {
-        IpAddr::V4(address) => address.into(),
-        IpAddr::V6(address) => Ipv6Addr::from(u128::from(address) >> 64 << 64).into(),
-    }
-}
-
 /// A connection's place; free again when it is dropped.
 #[derive(Debug)]
 pub(super) struct Seat {
     seats: Arc<Seats>,
-    source: IpAddr,
+    source: [u64; 2],
     /// Where it is served.
     place: Option<Place>,
 }
@@ -178,15 +174,18 @@ fn admit(
         return;
     };
     shared.counts.accepted.fetch_add(1, Ordering::Relaxed);
-    if let Err(error) = stream.set_nodelay(true) {
+    // A client that does not read would leave its answer's rest to the kernel, which keeps that for minutes after the connection
+    // was cut, uncounted by any limit of ours.
+    let patience = u32::try_from(common.timeouts.send_ms).unwrap_or(u32::MAX);
+    let patient = setsockopt(&stream, sockopt::TcpUserTimeout, &patience).map_err(io::Error::from);
+    if let Err(error) = patient.and_then(|()| stream.set_nodelay(true)) {
         log::debug!("{peer}: {error}");
         return;
     }
     let client = Client { listener, peer, local: stream.local_addr().unwrap_or(bound), tls: None };
     let config = state.tls.get(&*client.listener).cloned();
-    let place = crew.place();
+    let place = seat.place.insert(crew.place());
     let (Some(runtime), Ok(stream)) = (place.runtime(), stream.into_std()) else { return };
-    seat.place = Some(place);
     let (phases, shared) = (phases.clone(), Arc::clone(shared));
     runtime.spawn(async move {
         // From here on its events come to this thread.
@@ -218,7 +217,7 @@ async fn attend(
     };
     let patience = Duration::from_millis(state.plan.common.timeouts.handshake_ms);
     let accepting = TlsAcceptor::from(config).accept(stream).into_fallible();
-    let stream = match timeout(patience, accepting).await {
+    let mut stream = match timeout(patience, accepting).await {
         Ok(Ok(stream)) => stream,
         Ok(Err((error, stream))) => {
             log::debug!("{}: TLS: {error}", client.peer);
@@ -226,6 +225,11 @@ async fn attend(
         }
         Err(_) => return shared.counts.reason(Reason::ClientTimeout),
     };
+    if stream.get_ref().1.alpn_protocol() == Some(ACME_TLS) {
+        // The handshake was all of it (RFC 8737 section 3).
+        let _ = timeout(patience, stream.shutdown()).await;
+        return;
+    }
     progress.handshaken();
     let session = stream.get_ref().1;
     let http2 = session.alpn_protocol() == Some(b"h2");

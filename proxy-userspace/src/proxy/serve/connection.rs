@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::StatusCode;
+use http::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::accept::{Phase, Seat};
 use super::exchange::exchange;
@@ -40,6 +41,8 @@ const SEND_BUFFER: usize = 128 << 10;
 const PING_PATIENCE: Duration = Duration::from_secs(20);
 /// For a connection that was told to end.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// For a client of HTTP/1 that has no request on its way, as far as is known here, when its listener goes.
+const PARTING: Duration = Duration::from_secs(5);
 /// hyper keeps so many headers of HTTP/1 without an allocation, and takes no more unless it is told to.
 const HEADERS: usize = 100;
 /// The method, the version and line ends.
@@ -111,8 +114,17 @@ pub(super) async fn serve(
     let served = Arc::clone(&connection);
     let service = service_fn(move |request| {
         let connection = Arc::clone(&served);
-        // hyper moves it several times before it begins, and it is large.
-        Box::pin(async move { Ok::<_, Infallible>(exchange(connection, request).await) })
+        // In a box: hyper moves it several times before it begins, and it is large.
+        Box::pin(async move {
+            let mut answer = exchange(Arc::clone(&connection), request).await;
+            // So that the client sends its next request elsewhere, and not into a connection that closes. A tunnel's head names its
+            // protocol there.
+            let is_last = !connection.http2 && *connection.phases.borrow() != Phase::Serving;
+            if is_last && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(answer)
+        })
     });
     let stream = TokioIo::new(stream);
     if connection.http2 {
@@ -124,7 +136,10 @@ pub(super) async fn serve(
     }
 }
 
-/// `finish` tells the connection to end after what it does now. In a box, each connection takes what its protocol does, and once.
+/// `finish` tells the connection to end after what it does now. That does for HTTP/2, which says what it will still answer. Without
+/// that, a client may just be sending its next request, or its first: it gets an answer that says that it is the last.
+///
+/// In a box, each connection takes the memory that its protocol does, and once.
 async fn drive<S: Future<Output = hyper::Result<()>>>(
     mut serving: Pin<Box<S>>,
     finish: impl Fn(Pin<&mut S>),
@@ -133,17 +148,24 @@ async fn drive<S: Future<Output = hyper::Result<()>>>(
 ) {
     let mut look = pin!(sleep(Duration::ZERO));
     // The listener may have gone during the handshake.
-    let (mut phase, mut told) = (*phases.borrow_and_update(), false);
+    let mut phase = *phases.borrow_and_update();
+    let mut parting = pin!(sleep(Duration::MAX));
+    let (mut parts, mut told) = (false, false);
     loop {
         match phase {
-            Phase::Draining if !told => {
-                finish(serving.as_mut());
-                told = true;
+            Phase::Draining if !parts => {
+                let wait = if connection.http2 { Duration::ZERO } else { PARTING };
+                parting.as_mut().reset(Instant::now() + wait);
+                parts = true;
             }
             Phase::Serving | Phase::Draining => {}
             Phase::Ended => return cut(&connection, Reason::Draining),
         }
         tokio::select! {
+            () = parting.as_mut(), if parts && !told => {
+                finish(serving.as_mut());
+                told = true;
+            }
             outcome = serving.as_mut() => return ended(&connection, outcome),
             () = look.as_mut() => match connection.progress.verdict(&connection.timeouts, connection.http2) {
                 Verdict::Fine(until) => look.as_mut().reset(until),

@@ -2,26 +2,30 @@
 //! [`super::connection`].
 //!
 //! The body is read when the upstream's connection asks for it, so that `100 Continue` goes out only then, and whoever is slow
-//! slows the other; but one without a length is read ahead, as far as the plan says. When the client leaves, hyper drops what is here, and with it the upstream's connection.
+//! slows the other; but one without a length is read ahead, as far as the plan says. When the client leaves, hyper drops what is
+//! here, and with it the upstream's connection.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue};
+use http::{Request, Response, StatusCode, Version};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::ext::ReasonPhrase;
+use hyper::upgrade::OnUpgrade;
+
+use super::challenge::instead;
 use super::connection::Connection;
 use super::paced::{Paced, Part};
-use super::upstream::{FromClient, Lease, Outcome, Outgoing, RequestBody, Upload, send};
+use super::upstream::{FromClient, Lease, Outcome, Outgoing, RequestBody, ServerState, Upload, send};
 use super::watch::InFlight;
 use super::{State, metrics, tunnel, unix_ns};
 use crate::proxy::decide::log::Record;
 use crate::proxy::decide::{self, Answer, Asked, Client, Decision, Forward, Reason, RouteState, Trailers};
 use crate::proxy::plan::UpstreamProtocol;
-use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue};
-use http::{Request, Response, StatusCode, Version};
-use hyper::body::{Body, Frame, Incoming, SizeHint};
-use hyper::upgrade::OnUpgrade;
 
 /// A request from its head to the end of its answer. Dropped, it is noted.
 pub(super) struct Entry {
@@ -37,7 +41,7 @@ pub(super) struct Entry {
     pub(super) received: u64,
     pub(super) sent: u64,
     upstream_ns: Option<u64>,
-    server: Option<Arc<str>>,
+    server: Option<Arc<ServerState>>,
     reason: Option<Reason>,
     /// All of the answer was given to the connection.
     pub(super) complete: bool,
@@ -89,7 +93,7 @@ impl Drop for Entry {
             duration_ns: nanoseconds(took),
             upstream_ns: self.upstream_ns,
             route,
-            upstream: self.server.as_deref(),
+            upstream: self.server.as_ref().map(|server| server.label.as_str()),
             reason: self.reason,
         });
     }
@@ -112,6 +116,7 @@ pub(super) async fn exchange(
     let length = if incoming.is_end_stream() { Some(0) } else { incoming.size_hint().exact() };
     let (id, now_ns) = (connection.shared.request_id(), connection.shared.now_ns());
     let client = connection.client(&state);
+    let challenge = connection.shared.challenges.http(&client, &head, length);
     let (asked, decision) = decide::request(&state.router, &client, head, length, id, now_ns);
     let entry = Box::new(Entry {
         connection,
@@ -131,7 +136,7 @@ pub(super) async fn exchange(
         complete: false,
         in_flight,
     });
-    match decision {
+    match instead(challenge, decision) {
         Decision::Answer(answer) => answered(entry, answer, length != Some(0)),
         Decision::Forward(forward) => forwarded(entry, *forward, incoming, upgrade).await,
     }
@@ -143,7 +148,8 @@ async fn forwarded(
     incoming: Incoming,
     client: Option<OnUpgrade>,
 ) -> Response<AnswerBody> {
-    let Forward { route, mut head, upgrade, body_limit, body, trailers, retry_safe } = forward;
+    let Forward { route, mut head, body_limit, body, trailers, retry_safe } = forward;
+    let upgrade = entry.asked.upgrade;
     entry.route = Some(Arc::clone(&route));
     let has_body = body != Some(0);
     let upstream = route.upstream.as_deref().and_then(|name| entry.state.upstreams.get(name)).cloned();
@@ -172,7 +178,7 @@ async fn forwarded(
     let Outcome { answer, lease } =
         send(&upstream, Outgoing { head, body, upload, retry_safe, upgrade }).await;
     entry.upstream_ns = Some(nanoseconds(asked.elapsed()));
-    entry.server = lease.as_ref().map(|lease| Arc::clone(&lease.server().label));
+    entry.server = lease.as_ref().map(|lease| Arc::clone(lease.server()));
     let mut response = match answer {
         Ok(response) => response,
         Err(reason) => return refused(entry, reason, has_body),
@@ -185,7 +191,12 @@ async fn forwarded(
         Err(reason) => return refused(entry, reason, has_body),
     };
     parts.version = Version::HTTP_11;
+    // HTTP/1.1 clients are told of the upstream's own words for its status, which may have no registered ones.
+    let phrase = parts.extensions.remove::<ReasonPhrase>();
     parts.extensions.clear();
+    if let Some(phrase) = phrase {
+        parts.extensions.insert(phrase);
+    }
     entry.status = parts.status.as_u16();
     match (upstream_side, client, upgrade) {
         (None, _, _) => {
@@ -213,7 +224,7 @@ fn refused(mut entry: Box<Entry>, reason: Reason, has_body: bool) -> Response<An
 }
 
 fn answered(mut entry: Box<Entry>, answer: Answer, has_body: bool) -> Response<AnswerBody> {
-    let Answer { status, headers, body, close, reason, route } = answer;
+    let Answer { status, headers, body, reason, route } = answer;
     let connection = &entry.connection;
     connection.shared.offence(&entry.state, &entry.client, reason, route.as_deref());
     if has_body && !connection.http2 {
@@ -222,7 +233,7 @@ fn answered(mut entry: Box<Entry>, answer: Answer, has_body: bool) -> Response<A
     let mut response = Response::new(());
     *response.status_mut() = status;
     *response.headers_mut() = headers;
-    if close && !connection.http2 {
+    if reason.closes() && !connection.http2 {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     entry.status = status.as_u16();

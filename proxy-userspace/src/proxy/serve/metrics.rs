@@ -133,7 +133,7 @@ impl Counts {
         let servers = state.upstreams.values().flat_map(|upstream| {
             upstream.servers.iter().map(|server| ServerHealth {
                 upstream: upstream.name.clone(),
-                server: server.label.to_string(),
+                server: server.label.clone(),
                 avoided: server.health.is_avoided(),
             })
         });

@@ -5,6 +5,7 @@
 //! on and have their next request under it, listeners that stay keep their sockets, those that go are drained.
 
 mod accept;
+mod challenge;
 mod connection;
 mod exchange;
 mod metrics;
@@ -27,6 +28,7 @@ use http::HeaderValue;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 
 use accept::{Door, Phase, Seats};
+use challenge::Challenges;
 use metrics::Counts;
 use threads::Threads;
 use tls::{Certificates, Expiry, Tickets};
@@ -36,6 +38,7 @@ pub use crate::proxy::decide::Ban;
 pub use crate::proxy::decide::log::Record;
 pub use metrics::{CertificateLife, LatencyBucket, Metrics, RouteCounts, ServerHealth};
 
+use super::acme::Proof;
 use super::decide::{Client, Reason, RouteState, Router};
 use super::plan::Plan;
 
@@ -103,6 +106,7 @@ struct Shared {
     /// For bodies that are read ahead.
     memory: Arc<Memory>,
     tickets: Tickets,
+    challenges: Arc<Challenges>,
     begun: Instant,
     /// Ids of requests: random for each process, and a number.
     id: u64,
@@ -168,7 +172,8 @@ impl Service {
         let mut id = [0; 8];
         let random = aws_lc_rs::default_provider().secure_random;
         random.fill(&mut id).map_err(|_| Refused::Other("no random numbers to be had".to_owned()))?;
-        let state = prepare(plan, certificates, &tickets, None)?;
+        let challenges = Arc::<Challenges>::default();
+        let state = prepare(plan, certificates, &tickets, &challenges, None)?;
         let opened = assign(&state.plan, sockets, &BTreeMap::new())?;
         let shared = Arc::new(Shared {
             state: ArcSwap::from_pointee(state),
@@ -177,6 +182,7 @@ impl Service {
             seats: Arc::default(),
             memory: Arc::default(),
             tickets,
+            challenges,
             begun: Instant::now(),
             id: u64::from_ne_bytes(id),
             next_id: AtomicU64::new(0),
@@ -213,7 +219,8 @@ impl Service {
         // One change at a time: the lock is held to the end.
         let mut doors = self.doors.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.shared.state.load_full();
-        let state = prepare(plan, certificates, &self.shared.tickets, Some(&before))?;
+        let state =
+            prepare(plan, certificates, &self.shared.tickets, &self.shared.challenges, Some(&before))?;
         let opened = assign(&state.plan, sockets, &doors)?;
         let state = Arc::new(state);
         self.shared.state.store(Arc::clone(&state));
@@ -249,6 +256,14 @@ impl Service {
         cut
     }
 
+    /// Answers the challenges of authorities by these from now on, and by no others.
+    ///
+    /// # Errors
+    /// If an answer can't be made; nothing is changed then.
+    pub fn present(&self, proofs: Vec<Proof>) -> Result<(), String> {
+        self.shared.challenges.present(proofs)
+    }
+
     /// What was counted, and what is open now.
     pub fn snapshot(&self) -> Metrics {
         self.shared.counts.snapshot(&self.shared)
@@ -262,12 +277,18 @@ impl Service {
 pub fn check(plan: &Plan, certificates: &Certificates) -> Result<Vec<String>, Refused> {
     let tickets = Tickets::new().map_err(Refused::Other)?;
     let now = i64::try_from(unix_ns() / 1_000_000_000).unwrap_or(i64::MAX);
-    let (_, expiries) = tls::listeners(plan, certificates, &tickets, now)?;
+    let (_, expiries) = tls::listeners(plan, certificates, &tickets, &Arc::default(), now)?;
+    // Those that authorities issue are renewed by then, or live no longer.
+    let tls = plan.listeners.values().filter_map(|listener| listener.tls.as_ref());
+    let issued = tls.flat_map(|tls| &tls.certificates).filter(|one| one.authority.is_some());
+    let issued: Vec<_> = issued.map(|one| one.chain.as_path()).collect();
     let soon = expiries.into_iter().filter_map(|one| {
         let (days, file) = ((one.not_after - now).div_euclid(86_400), one.file.display());
         match days {
             ..0 => Some(format!("the certificate {file} has expired")),
-            0..SOON_DAYS => Some(format!("the certificate {file} expires in {days} days")),
+            0..SOON_DAYS if !issued.contains(&one.file.as_path()) => {
+                Some(format!("the certificate {file} expires in {days} days"))
+            }
             _ => None,
         }
     });
@@ -279,10 +300,11 @@ fn prepare(
     plan: Plan,
     certificates: &Certificates,
     tickets: &Tickets,
+    challenges: &Arc<Challenges>,
     before: Option<&State>,
 ) -> Result<State, Refused> {
     let now = i64::try_from(unix_ns() / 1_000_000_000).unwrap_or(i64::MAX);
-    let (tls, expiries) = tls::listeners(&plan, certificates, tickets, now)?;
+    let (tls, expiries) = tls::listeners(&plan, certificates, tickets, challenges, now)?;
     let kept = |name: &str, plan: &super::plan::Upstream| {
         before
             .and_then(|before| before.upstreams.get(name))

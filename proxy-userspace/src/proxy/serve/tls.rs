@@ -20,7 +20,8 @@ use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-use crate::proxy::plan::{self, Plan, TlsVersion};
+use super::challenge::{ACME_TLS, Challenges};
+use crate::proxy::plan::{self, Challenge, Plan, TlsVersion};
 
 /// Sessions that are kept for clients which can't take tickets.
 const SESSIONS: usize = 1024;
@@ -104,12 +105,15 @@ pub(super) fn listeners(
     plan: &Plan,
     files: &Certificates,
     tickets: &Tickets,
+    challenges: &Arc<Challenges>,
     now: i64,
 ) -> Result<(Configs, Vec<Expiry>), Invalid> {
     let (mut configs, mut expiries) = (BTreeMap::new(), Vec::new());
+    let is_looked_at = plan.authorities.values().any(|one| one.challenge == Challenge::TlsAlpn01);
     for (name, listener) in &plan.listeners {
         let Some(tls) = &listener.tls else { continue };
-        let chosen = Chosen::new(tls, files, now, &mut expiries)?;
+        let mut chosen = Chosen::new(tls, files, now, &mut expiries)?;
+        chosen.challenges = is_looked_at.then(|| Arc::clone(challenges));
         let config = config(tls, listener.http2, chosen, tickets).map_err(|why| {
             let file = tls.certificates.first().map_or(Path::new(name), |certificate| &certificate.chain);
             Invalid::new(file, format!("listener {name}: {why}"))
@@ -130,6 +134,7 @@ fn config(tls: &plan::Tls, http2: bool, chosen: Chosen, tickets: &Tickets) -> Re
         TlsVersion::V1_2 => &[&TLS13, &TLS12],
         TlsVersion::V1_3 => &[&TLS13],
     };
+    let is_looked_at = chosen.challenges.is_some();
     let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(versions)
         .map_err(|error| format!("the ciphers don't go with the versions of TLS: {error}"))?
@@ -142,6 +147,9 @@ fn config(tls: &plan::Tls, http2: bool, chosen: Chosen, tickets: &Tickets) -> Re
         true => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
         false => vec![b"http/1.1".to_vec()],
     };
+    if is_looked_at {
+        config.alpn_protocols.push(ACME_TLS.to_vec());
+    }
     Ok(config)
 }
 
@@ -168,6 +176,8 @@ struct Chosen {
     exact: BTreeMap<String, Arc<CertifiedKey>>,
     /// `example.org` for `*.example.org`.
     wildcard: BTreeMap<String, Arc<CertifiedKey>>,
+    /// Where authorities look for certificates of their own.
+    challenges: Option<Arc<Challenges>>,
 }
 
 impl Chosen {
@@ -195,6 +205,7 @@ impl Chosen {
                 default: Arc::clone(&key),
                 exact: BTreeMap::new(),
                 wildcard: BTreeMap::new(),
+                challenges: None,
             });
             for name in names {
                 match name.strip_prefix("*.") {
@@ -216,15 +227,35 @@ impl Chosen {
 
 impl ResolvesServerCert for Chosen {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        if let Some(looked_at) = self.challenges.as_ref().and_then(|challenges| challenges.tls(&hello)) {
+            return looked_at;
+        }
         Some(Arc::clone(hello.server_name().map_or(&self.default, |name| self.find(name))))
     }
 }
 
 /// What a certificate says of itself.
-struct Facts {
-    names: Vec<String>,
-    not_before: i64,
-    not_after: i64,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Its names, lower case.
+    pub names: Vec<String>,
+    /// Seconds since 1970.
+    pub not_before: i64,
+    /// Seconds since 1970.
+    pub not_after: i64,
+}
+
+/// What a certificate says of itself, if it is one with its key: PEM of both, in one text.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn facts_of(pem: &str) -> Result<Facts, String> {
+    let file = PathBuf::new();
+    let mut files = Certificates::default();
+    files.insert(file.clone(), Ok(pem.as_bytes().to_vec()));
+    let certificate =
+        plan::Certificate { chain: file.clone(), key: file, names: Vec::new(), authority: None };
+    load(&certificate, &files).map(|(_, facts)| facts).map_err(|error| format!("it {}", error.why))
 }
 
 fn load(certificate: &plan::Certificate, files: &Certificates) -> Result<(CertifiedKey, Facts), Invalid> {
@@ -286,6 +317,7 @@ mod tests {
             chain: chain.into(),
             key: key.into(),
             names: Vec::new(),
+            authority: None,
         });
         plan::Tls { certificates: certificates.collect(), min_version: TlsVersion::V1_2, ciphers: Vec::new() }
     }

@@ -12,6 +12,7 @@ use crate::policy::schema_proxy::{self as schema, Several};
 use crate::policy::units::quote;
 use crate::proxy::plan::{Certificate, Listener, Tls};
 
+use super::acme::Authorities;
 use super::{Filter, absolute, ciphers, names_of};
 
 const MOST: usize = 64;
@@ -27,15 +28,16 @@ struct Bound {
 pub(super) fn check(
     report: &mut Report<'_>,
     entries: Vec<Entry<schema::Listener>>,
+    authorities: &mut Authorities,
     filter: &Filter<'_>,
 ) -> BTreeMap<String, Listener> {
-    names_of(report, &entries, MOST, "listener");
+    names_of(report, &entries, MOST, "listeners");
     let mut listeners = BTreeMap::new();
     let mut bound = Vec::new();
     for Entry { name, name_span, value } in entries {
         let Some(value) = value else { continue };
         let bind = bind(report, &name, &name_span, value.bind.as_ref(), &mut bound);
-        let tls = value.tls.map(|tls| self::tls(report, tls));
+        let tls = value.tls.map(|tls| self::tls(report, tls, authorities));
         if tls.is_none()
             && let Some(http2) = value.http2.as_ref().filter(|http2| *http2.get_ref())
         {
@@ -113,7 +115,7 @@ fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
         && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())
 }
 
-fn tls(report: &mut Report<'_>, given: Spanned<schema::Tls>) -> Tls {
+fn tls(report: &mut Report<'_>, given: Spanned<schema::Tls>, authorities: &mut Authorities) -> Tls {
     let span = given.span();
     let value = given.into_inner();
     let example = "certificates = [{ chain = \"/etc/ssl/site.crt\", key = \"/etc/ssl/site.key\" }]";
@@ -133,7 +135,7 @@ fn tls(report: &mut Report<'_>, given: Spanned<schema::Tls>) -> Tls {
             }
             let mut names: Vec<(String, Span)> = Vec::new();
             for one in list.into_inner() {
-                certificates.extend(certificate(report, one, &mut names));
+                certificates.extend(certificate(report, one, &mut names, authorities));
             }
         }
     }
@@ -158,6 +160,7 @@ fn certificate(
     report: &mut Report<'_>,
     given: Spanned<schema::Certificate>,
     names: &mut Vec<(String, Span)>,
+    authorities: &mut Authorities,
 ) -> Option<Certificate> {
     let span = given.span();
     let value = given.into_inner();
@@ -183,6 +186,9 @@ fn certificate(
         }
         own.push(name);
     }
+    if let Some(authority) = &value.acme {
+        return authorities.certificate(report, &span, &value, authority, own);
+    }
     let mut missing = |key: &str, example: &str| {
         report.error(
             &span,
@@ -190,16 +196,20 @@ fn certificate(
             format!("write `{key} = \"{example}\"` in it"),
         );
     };
-    if value.chain.is_none() {
-        missing("chain", "/etc/ssl/site.crt");
-    }
-    if value.key.is_none() {
-        missing("key", "/etc/ssl/site.key");
+    match (&value.chain, &value.key) {
+        (None, None) => report.error(
+            &span,
+            "the certificate has no files, and nobody issues it",
+            "write `chain = \"…\"` and `key = \"…\"` in it, or `acme = \"…\"` with the name of an `[acme.NAME]`",
+        ),
+        (None, Some(_)) => missing("chain", "/etc/ssl/site.crt"),
+        (Some(_), None) => missing("key", "/etc/ssl/site.key"),
+        (Some(_), Some(_)) => {}
     }
     let (chain, key) = (value.chain?, value.key?);
     let chain = absolute(report, chain.get_ref(), &chain.span(), "/etc/ssl/site.crt");
     let key = absolute(report, key.get_ref(), &key.span(), "/etc/ssl/site.key");
-    Some(Certificate { chain, key, names: own })
+    Some(Certificate { chain, key, names: own, authority: None })
 }
 
 /// Warns of ports that clients on the network can't reach, because the packet filter drops what they send.

@@ -1,7 +1,8 @@
-//! `[proxy]`, `[listeners.NAME]`, `[upstreams.NAME]` and `[routes.NAME]`: what the L7 proxy is to do.
+//! `[proxy]`, `[acme.NAME]`, `[listeners.NAME]`, `[upstreams.NAME]` and `[routes.NAME]`: what the L7 proxy is to do.
 //!
 //! Called by [`super::policy`] once zones, services and interfaces are known. One file a section; what they share is here.
 
+mod acme;
 mod ciphers;
 mod common;
 mod headers;
@@ -10,6 +11,8 @@ mod respond;
 mod routes;
 mod upstreams;
 
+use std::cell::Cell;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use ipnet::{Ipv4Net, Ipv6Net};
@@ -20,7 +23,7 @@ use crate::policy::document::Entry;
 use crate::policy::model::{Interface, Service, Zone};
 use crate::policy::names::{fault, nearest};
 use crate::policy::report::{Report, Span};
-use crate::policy::schema_proxy::{Listener, Proxy, Route, Upstream};
+use crate::policy::schema_proxy::{Authority, Listener, Proxy, Route, Upstream};
 use crate::policy::units::{Size, TimeSpan, quote};
 use crate::proxy::decide::for_matching;
 use crate::proxy::plan::{self, Plan};
@@ -33,6 +36,7 @@ const MOST_NAMED: usize = 1 << 16;
 /// The sections, as they were read.
 pub(super) struct Sections {
     pub(super) proxy: Proxy,
+    pub(super) acme: Vec<Entry<Authority>>,
     pub(super) listeners: Vec<Entry<Listener>>,
     pub(super) upstreams: Vec<Entry<Upstream>>,
     pub(super) routes: Vec<Entry<Route>>,
@@ -52,15 +56,12 @@ pub(super) fn check(
     filter: &Filter<'_>,
     hash: &mut Sha256,
 ) -> (Option<Plan>, Vec<String>) {
-    let names = |entries: &mut dyn Iterator<Item = (&String, &Span)>| {
-        entries.map(|(name, span)| (name.clone(), span.clone())).collect::<Vec<_>>()
-    };
-    let listener_names =
-        Known::new("listener", names(&mut sections.listeners.iter().map(|e| (&e.name, &e.name_span))));
-    let upstream_names =
-        Known::new("upstream", names(&mut sections.upstreams.iter().map(|e| (&e.name, &e.name_span))));
+    let listener_names = Known::new("listener", "listeners", &sections.listeners);
+    let upstream_names = Known::new("upstream", "upstreams", &sections.upstreams);
     let common = common::check(report, sections.proxy, zones);
-    let listeners = listeners::check(report, sections.listeners, filter);
+    let mut authorities = acme::Authorities::check(report, sections.acme);
+    let listeners = listeners::check(report, sections.listeners, &mut authorities, filter);
+    let authorities = authorities.finish(report, &listeners, filter, zones);
     let upstreams = upstreams::check(report, sections.upstreams, common.buffer_memory);
     let mut bodies = Vec::new();
     let routes = routes::check(
@@ -85,7 +86,7 @@ pub(super) fn check(
         "write a route with `to`, or leave it out",
     );
     let zones = if common.access_log.is_some() { named(zones) } else { Vec::new() };
-    let plan = Plan { listeners, upstreams, routes, zones, common };
+    let plan = Plan { listeners, upstreams, routes, zones, authorities, common };
     (Some(plan).filter(|plan| !plan.listeners.is_empty()), bodies)
 }
 
@@ -113,33 +114,34 @@ fn named(zones: &Zones) -> Vec<plan::Zone> {
 /// The names of a section, and which of them something uses.
 struct Known {
     what: &'static str,
-    names: Vec<(String, Span)>,
-    used: std::cell::RefCell<Vec<String>>,
+    /// Its section of the file.
+    section: &'static str,
+    names: Vec<(String, Span, Cell<bool>)>,
 }
 
 impl Known {
-    fn new(what: &'static str, names: Vec<(String, Span)>) -> Self {
-        Self { what, names, used: std::cell::RefCell::default() }
+    fn new<T>(what: &'static str, section: &'static str, entries: &[Entry<T>]) -> Self {
+        let names = entries.iter().map(|one| (one.name.clone(), one.name_span.clone(), Cell::new(false)));
+        Self { what, section, names: names.collect() }
     }
 
     /// True if the name is known; it is used then. An unknown one is reported.
     fn find(&self, report: &mut Report<'_>, name: &str, span: &Span) -> bool {
-        if self.names.iter().any(|(known, _)| known == name) {
-            self.used.borrow_mut().push(name.to_owned());
+        if let Some((.., used)) = self.names.iter().find(|(known, ..)| known == name) {
+            used.set(true);
             return true;
         }
-        let what = self.what;
-        let help = match nearest(name, self.names.iter().map(|(known, _)| known.as_str())) {
+        let (what, section) = (self.what, self.section);
+        let help = match nearest(name, self.names.iter().map(|(known, ..)| known.as_str())) {
             Some(near) => format!("write {} instead", quote(near)),
-            None => format!("write `[{what}s.NAME]` with that name, or name another {what}"),
+            None => format!("write `[{section}.NAME]` with that name, or name another {what}"),
         };
         report.error(span, format!("unknown {what} {}", quote(name)), help);
         false
     }
 
     fn unused(&self, report: &mut Report<'_>, message: &str, help: &str) {
-        let used = self.used.borrow();
-        for (_, span) in self.names.iter().filter(|(name, _)| !used.contains(name)) {
+        for (_, span, _) in self.names.iter().filter(|(.., used)| !used.get()) {
             report.warning(span, message, help);
         }
     }
@@ -150,8 +152,8 @@ fn names_of<T>(report: &mut Report<'_>, entries: &[Entry<T>], most: usize, what:
     if let Some(entry) = entries.get(most) {
         report.error(
             &entry.name_span,
-            format!("these are more than {most} {what}s"),
-            format!("put {what}s that are treated alike into one"),
+            format!("these are more than {most} {what}"),
+            format!("put {what} that are treated alike into one"),
         );
     }
     for entry in entries {
@@ -187,18 +189,9 @@ fn millis(
     (least_ms, most_ms): (u64, u64),
     default_ms: u64,
 ) -> u64 {
-    let Some(given) = given else { return default_ms };
-    let ms = given.get_ref().ns / 1_000_000;
-    if (least_ms..=most_ms).contains(&ms) {
-        return ms;
-    }
-    let [least, most, default] = [least_ms, most_ms, default_ms].map(|ms| TimeSpan { ns: ms * 1_000_000 });
-    report.error(
-        &given.span(),
-        format!("this duration is not from {least} to {most}"),
-        format!("write a duration from \"{least}\" to \"{most}\", such as \"{default}\""),
-    );
-    default_ms
+    let span = |ms: u64| TimeSpan { ns: ms * 1_000_000 };
+    let given = given.map(|given| (given.get_ref().ns / 1_000_000, given.span()));
+    within(report, "duration", given, (least_ms, most_ms), default_ms, span)
 }
 
 /// A size within bounds, bytes, or its default.
@@ -208,16 +201,28 @@ fn bytes(
     (least, most): (u64, u64),
     default: u64,
 ) -> u64 {
-    let Some(given) = given else { return default };
-    let size = given.get_ref().bytes;
-    if (least..=most).contains(&size) {
-        return size;
+    let given = given.map(|given| (given.get_ref().bytes, given.span()));
+    within(report, "size", given, (least, most), default, |bytes| Size { bytes })
+}
+
+/// A value within bounds, or its default; `shown` writes one as a policy has it.
+fn within<T: Display>(
+    report: &mut Report<'_>,
+    what: &str,
+    given: Option<(u64, Span)>,
+    (least, most): (u64, u64),
+    default: u64,
+    shown: impl Fn(u64) -> T,
+) -> u64 {
+    let Some((value, span)) = given else { return default };
+    if (least..=most).contains(&value) {
+        return value;
     }
-    let [least, most, instead] = [least, most, default].map(|bytes| Size { bytes });
+    let [least, most, instead] = [least, most, default].map(shown);
     report.error(
-        &given.span(),
-        format!("this size is not from {least} to {most}"),
-        format!("write a size from \"{least}\" to \"{most}\", such as \"{instead}\""),
+        &span,
+        format!("this {what} is not from {least} to {most}"),
+        format!("write a {what} from \"{least}\" to \"{most}\", such as \"{instead}\""),
     );
     default
 }

@@ -51,7 +51,7 @@ pub(super) fn check(
     entries: Vec<Entry<schema::Route>>,
     context: &mut Context<'_>,
 ) -> Vec<Route> {
-    names_of(report, &entries, MOST, "route");
+    names_of(report, &entries, MOST, "routes");
     let mut routes = Vec::with_capacity(entries.len());
     let mut taken: HashMap<Place, (String, Span)> = HashMap::new();
     for Entry { name, name_span, value } in entries {

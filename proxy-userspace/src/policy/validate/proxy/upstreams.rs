@@ -41,7 +41,7 @@ pub(super) fn check(
     entries: Vec<Entry<schema::Upstream>>,
     memory: u64,
 ) -> BTreeMap<String, Upstream> {
-    names_of(report, &entries, MOST, "upstream");
+    names_of(report, &entries, MOST, "upstreams");
     let mut upstreams = BTreeMap::new();
     for Entry { name, name_span, value } in entries {
         let Some(mut value) = value else { continue };

@@ -15,7 +15,7 @@ fn pitfall_6_methods_that_are_not_served() {
         }
     }
     let authority = Try::new("CONNECT a.example:443 1.1", &[]).refused();
-    assert_eq!(authority, (Reason::MethodRefused, 405, false));
+    assert_eq!(authority, (Reason::MethodRefused, 405, true));
     for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "PURGE"] {
         let forward = Try::new(&format!("{method} / 1.1"), &[]).forwarded();
         assert_eq!(forward.head.method.as_str(), method);
@@ -84,7 +84,7 @@ fn pitfall_10_sizes_are_limited_exactly() {
         assert_eq!(matches!(decision, Decision::Forward(_)), passes, "{sizes:?}");
         if let Decision::Answer(answer) = decision {
             let expected = if sizes.target < 5 { 414 } else { 431 };
-            assert_eq!((answer.status.as_u16(), answer.close), (expected, true));
+            assert_eq!((answer.status.as_u16(), answer.reason.closes()), (expected, true));
         }
     }
     for (length, passes) in [(1000, true), (1001, false), (u64::MAX, false)] {
@@ -149,7 +149,10 @@ fn pitfall_16_requests_over_the_limit_get_its_status_and_a_time() {
     assert!(matches!(ask("192.0.2.1", 1), Decision::Forward(_)));
     assert!(matches!(ask("192.0.2.1", 1), Decision::Forward(_)));
     let Decision::Answer(answer) = ask("192.0.2.1", 1) else { panic!("forwarded") };
-    assert_eq!((answer.reason, answer.status.as_u16(), answer.close), (Reason::RateLimited, 429, false));
+    assert_eq!(
+        (answer.reason, answer.status.as_u16(), answer.reason.closes()),
+        (Reason::RateLimited, 429, false)
+    );
     assert_eq!(
         (answer.headers["retry-after"].as_bytes(), answer.headers["x-frame-options"].as_bytes()),
         (&b"2"[..], &b"DENY"[..])

@@ -183,7 +183,7 @@ impl Try {
 
     fn refused(self) -> (Reason, u16, bool) {
         let answer = self.answer();
-        (answer.reason, answer.status.as_u16(), answer.close)
+        (answer.reason, answer.status.as_u16(), answer.reason.closes())
     }
 }
 

@@ -9,5 +9,5 @@ mod send;
 
 pub(super) use body::{FromClient, RequestBody, Upload};
 pub(super) use held::Memory;
-pub(super) use pool::{Lease, Upstream};
+pub(super) use pool::{Lease, ServerState, Upstream};
 pub(super) use send::{Outcome, Outgoing, send};

@@ -37,7 +37,7 @@ pub(in crate::proxy::serve) struct Upstream {
 pub(in crate::proxy::serve) struct ServerState {
     pub(super) address: Server,
     /// For logs.
-    pub(in crate::proxy::serve) label: Arc<str>,
+    pub(in crate::proxy::serve) label: String,
     pub(in crate::proxy::serve) health: Health,
     /// Requests that it has not answered completely.
     active: AtomicU32,
@@ -70,10 +70,10 @@ impl Upstream {
         let servers = plan.servers.iter().map(|address| {
             Arc::new(ServerState {
                 address: address.clone(),
-                label: Arc::from(match address {
+                label: match address {
                     Server::Tcp(address) => address.to_string(),
                     Server::Unix(path) => format!("unix:{}", path.display()),
-                }),
+                },
                 health: Health::new(),
                 active: AtomicU32::new(0),
                 idle: Mutex::new(Vec::new()),

@@ -2,8 +2,9 @@
 //! [`super::super::exchange`].
 //!
 //! A request is sent again only if the upstream can't have seen it, or if it may see it twice: nothing of it was sent; or it is
-//! idempotent without a body, and went out on a connection that was used before and closed before it answered (a server may
-//! close an idle connection at any moment). A server that can't be reached is passed over for the next.
+//! idempotent without a body. If its connection was used before, another is made, for a server may close an idle connection at any
+//! moment. If a server broke off that was asked on a new connection, another server is asked, but no third: the request may be
+//! what breaks them. A server that can't be reached is passed over for the next.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +43,7 @@ pub(in crate::proxy::serve) async fn send(upstream: &Arc<Upstream>, outgoing: Ou
     let patience = Duration::from_millis(upstream.plan.response_ms);
     let mut request = Request::from_parts(head, body);
     let (mut tried, mut fresh, mut why) = (Vec::new(), upgrade, Reason::UpstreamDown);
+    let mut broke = false;
     loop {
         let Some(mut lease) = upstream.choose(&tried) else {
             return Outcome { answer: Err(why), lease: None };
@@ -63,7 +65,8 @@ pub(in crate::proxy::serve) async fn send(upstream: &Arc<Upstream>, outgoing: Ou
                 continue;
             }
         };
-        let again = (reused && retry_safe && !fresh).then(|| copy(&request));
+        let elsewhere = !broke && tried.len() + 1 < upstream.servers.len();
+        let again = (retry_safe && (reused && !fresh || elsewhere)).then(|| copy(&request));
         let answer = tokio::select! {
             answer = sender.send(request) => answer,
             () = too_long(upload.as_deref(), patience) => {
@@ -88,17 +91,21 @@ pub(in crate::proxy::serve) async fn send(upstream: &Arc<Upstream>, outgoing: Ou
         if let Some(reason) = upload.as_ref().and_then(|upload| upload.failure()) {
             return Outcome { answer: Err(reason), lease: Some(lease) };
         }
-        let unsent = error.take_message();
-        request = match (unsent, again) {
-            (Some(unsent), _) if !fresh => unsent,
-            (None, Some(again)) => again,
-            _ => {
-                let error = error.into_error();
-                lease.failed(&error.to_string());
-                let reason = if error.is_parse() { Reason::UpstreamInvalid } else { Reason::UpstreamBroke };
-                return Outcome { answer: Err(reason), lease: Some(lease) };
-            }
-        };
+        let again = error.take_message().or(again);
+        let error = error.into_error();
+        let reason = if error.is_parse() { Reason::UpstreamInvalid } else { Reason::UpstreamBroke };
+        let stale = reused && !fresh && reason == Reason::UpstreamBroke;
+        if !stale {
+            lease.failed(&error.to_string());
+        }
+        match again {
+            Some(again) if stale || (elsewhere && reason == Reason::UpstreamBroke) => request = again,
+            _ => return Outcome { answer: Err(reason), lease: Some(lease) },
+        }
+        if !stale {
+            (broke, why) = (true, reason);
+            tried.push(lease.index);
+        }
         fresh = true;
     }
 }

@@ -1,0 +1,166 @@
+//! One order, from the request to the file: what the client process says is judged here. Run by [`super::Acme`] in a thread of its own;
+//! it may take minutes.
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::schedule::Life;
+use super::store::Store;
+use crate::control::proxy::child;
+use crate::proxy::acme::{FromClient, Order, Proof, ToClient, certificate};
+use crate::proxy::link::{self, MOST_FROM_WORKER};
+use crate::proxy::plan::Authority;
+use crate::proxy::secrets;
+
+/// The whole of an order.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// For the client process to read what it is told.
+const WRITE_PATIENCE: Duration = Duration::from_secs(10);
+/// Messages of a client: an account twice, answers, an end.
+const MOST_MESSAGES: usize = 8;
+
+/// Has the worker answer challenges by these and no others.
+pub(in crate::control::proxy) type Present = Arc<dyn Fn(Vec<Proof>) -> Result<(), String> + Send + Sync>;
+
+/// What is to be ordered.
+#[derive(Clone, Debug)]
+pub(super) struct Job {
+    pub(super) user: String,
+    /// The authority's name.
+    pub(super) name: String,
+    pub(super) authority: Authority,
+    /// As the plan has it.
+    pub(super) file: PathBuf,
+    pub(super) names: Vec<String>,
+}
+
+/// Why nothing was issued.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Failure {
+    pub(super) why: String,
+    /// The authority is not to be asked before, seconds since 1970.
+    pub(super) not_before: Option<u64>,
+}
+
+impl From<String> for Failure {
+    fn from(why: String) -> Self {
+        Self { why, not_before: None }
+    }
+}
+
+/// Orders, and keeps what is issued.
+pub(super) fn run(job: &Job, store: &Store, present: &Present) -> Result<Life, Failure> {
+    let request = certificate::request(&job.names).map_err(|error| format!("making a request: {error}"))?;
+    let account = store.account(&job.name, &job.authority.directory);
+    let account = account.map_err(|error| format!("the account with {}: {error}", job.name))?;
+    let roots = match &job.authority.roots {
+        Some(path) => Some(secrets::text(path).map_err(|error| format!("{}: {error}", path.display()))?.0),
+        None => None,
+    };
+    let order = Order {
+        directory: job.authority.directory.clone(),
+        contact: job.authority.contact.clone(),
+        account,
+        roots,
+        names: job.names.clone(),
+        challenge: job.authority.challenge,
+        request: request.der,
+    };
+    let started = child::spawn("acme-client", &job.user);
+    let (process, link) = started.map_err(|error| format!("a process for it can't be started: {error}"))?;
+    let client = Client { process, link };
+    let chain = talk(&client, order, job, store, present);
+    // Whatever came of it: nothing is pending any more. A worker that is gone answers nothing by itself.
+    if let Err(why) = present(Vec::new()) {
+        log::debug!("answers to challenges: {why}");
+    }
+    let kept = store.keep(&job.file, &job.authority.directory, &job.names, &request.key, &chain?);
+    Ok(kept.map_err(|error| format!("what was issued can't be used: {error}"))?)
+}
+
+/// A process that ends with this.
+struct Client {
+    process: process::Child,
+    link: UnixStream,
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        // It ends by itself; this is for one that does not.
+        if let Err(error) = self.process.kill().and_then(|()| self.process.wait()) {
+            log::warn!("the process that orders certificates can't be ended: {error}");
+        }
+    }
+}
+
+/// The chain that the client brings.
+fn talk(
+    client: &Client,
+    order: Order,
+    job: &Job,
+    store: &Store,
+    present: &Present,
+) -> Result<String, Failure> {
+    let broken = |error: io::Error| match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            Failure::from(format!("it took longer than {} s", PATIENCE.as_secs()))
+        }
+        _ => Failure::from(format!("the process that orders it: {error}")),
+    };
+    let link = &client.link;
+    link.set_write_timeout(Some(WRITE_PATIENCE)).map_err(broken)?;
+    link::send(link, &ToClient::Order(Box::new(order)), &[]).map_err(broken)?;
+    let end = Instant::now() + PATIENCE;
+    for _ in 0..MOST_MESSAGES {
+        let left = end.saturating_duration_since(Instant::now());
+        link.set_read_timeout(Some(left.max(Duration::from_millis(1)))).map_err(broken)?;
+        let message = link::receive::<FromClient>(link, MOST_FROM_WORKER, false).map_err(broken)?;
+        match message.map(|(message, _)| message) {
+            Some(FromClient::Account(account)) => {
+                let kept = store.keep_account(&job.name, &job.authority.directory, &account);
+                kept.map_err(|error| format!("its account can't be kept: {error}"))?;
+            }
+            Some(FromClient::Present(proofs)) => {
+                let is_good = |proof: &Proof| proof.is_good(&job.names, job.authority.challenge);
+                if proofs.len() > job.names.len() || !proofs.iter().all(is_good) {
+                    return Err("it wants answered what is no challenge for these names".to_owned().into());
+                }
+                present(proofs)?;
+                link::send(link, &ToClient::Presented, &[]).map_err(broken)?;
+            }
+            Some(FromClient::Issued { chain }) => return Ok(chain),
+            Some(FromClient::Failed { why, not_before }) => {
+                return Err(Failure { why: in_one_line(&why), not_before });
+            }
+            None => {
+                return Err("the process that orders it ended; its last words stand before this"
+                    .to_owned()
+                    .into());
+            }
+        }
+    }
+    Err("the process that orders it talks without end".to_owned().into())
+}
+
+/// What strangers say ends up in logs.
+fn in_one_line(why: &str) -> String {
+    const LONGEST: usize = 1000;
+    let mut why: String = why.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    why.truncate(why.floor_char_boundary(LONGEST));
+    why
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_stranger_says_is_one_line_and_not_too_long() {
+        assert_eq!(in_one_line("a\n\u{1b}[2Jb"), "a  [2Jb");
+        assert!(in_one_line(&"é".repeat(2000)).len() <= 1000);
+    }
+}

@@ -1,0 +1,8 @@
+"""gunicorn's way in."""
+
+import os
+
+from django.core.wsgi import get_wsgi_application
+
+os.environ["DJANGO_SETTINGS_MODULE"] = "lab_settings"
+application = get_wsgi_application()
