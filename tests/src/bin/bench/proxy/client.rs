@@ -164,14 +164,17 @@ pub fn handshakes(
 pub fn paced(to: SocketAddr, config: &Arc<ClientConfig>, rate: u32, time: Duration) -> Result<Vec<Duration>> {
     let gap = Duration::from_secs(1) * PACERS / rate;
     let each = u32::try_from(time.as_nanos() / gap.as_nanos())?;
-    // Until all have connected.
-    let begin = Instant::now() + Duration::from_millis(200);
-    let pacer = |number: u32| {
-        let config = Arc::clone(config);
+    // All connect before the first request is due.
+    let mut ready = Vec::new();
+    for _ in 0..PACERS {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let connection = runtime.block_on(Connection::open(to, config))?;
+        ready.push((runtime, connection));
+    }
+    let begin = Instant::now() + Duration::from_millis(50);
+    let pacer = |number: u32, runtime: Runtime, mut connection: Connection| {
         move || -> Result<Vec<Duration>> {
             nix::sys::prctl::set_timerslack(1)?;
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let mut connection = runtime.block_on(Connection::open(to, &config))?;
             let first = begin + gap * number / PACERS;
             let mut took = Vec::new();
             for turn in 0..each {
@@ -186,7 +189,10 @@ pub fn paced(to: SocketAddr, config: &Arc<ClientConfig>, rate: u32, time: Durati
             Ok(took)
         }
     };
-    let pacers: Vec<_> = (0..PACERS).map(|number| thread::spawn(pacer(number))).collect();
+    let ready = (0..).zip(ready);
+    let pacers: Vec<_> = ready
+        .map(|(number, (runtime, connection))| thread::spawn(pacer(number, runtime, connection)))
+        .collect();
     let mut all = Vec::new();
     for pacer in pacers {
         all.extend(pacer.join().map_err(|_| anyhow::anyhow!("a thread panicked"))??);
