@@ -22,8 +22,6 @@ use super::privilege::{self, Files};
 use super::serve::tls::Certificates;
 use super::serve::{Ban, Record, Service, Sink};
 
-/// Requests are served by so many threads.
-const THREADS: usize = 2;
 /// Bytes of log lines that are written at once.
 const LOG_BUFFER: usize = 64 << 10;
 /// A log line waits so long to be written at most.
@@ -43,8 +41,8 @@ pub fn run(user: &str) -> anyhow::Result<()> {
     for missing in privilege::give_up(user, Files::None)? {
         log::warn!("{missing}");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(THREADS)
+    // For the link, the log and new connections; [`Service`] has threads of its own for what is on these.
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("starting the proxy's worker")?;

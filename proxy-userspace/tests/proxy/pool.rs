@@ -14,7 +14,7 @@ const POST: &str = "POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 3\r\n\
 const EMPTY_POST: &str = "POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 0\r\n\r\n";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_connection_serves_many_requests_of_many_clients() {
+async fn a_connection_of_each_thread_serves_many_requests_of_many_clients() {
     let backend = Backend::that(says("hello")).await;
     let stage = Stage::before(backend.address);
     for round in 0..10 {
@@ -23,7 +23,9 @@ async fn one_connection_serves_many_requests_of_many_clients() {
             assert_eq!(wire.ask(request).await.status, 200, "{round}");
         }
     }
-    assert_eq!((backend.log.opened(), backend.log.heads().len()), (1, 20));
+    // A client may come while the one before still has its place at the first thread.
+    let opened = backend.log.opened();
+    assert!((1..=2).contains(&opened) && backend.log.heads().len() == 20, "{opened}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -69,6 +69,7 @@ const TOOLS: [Tool; 31] = [
     Tool { program: "h2load", package: "nghttp2-client", why: "loads the proxy with HTTP/2 and HTTP/1.1" },
     Tool { program: "nghttp", package: "nghttp2-client", why: "HTTP/2 by somebody else's hand" },
     Tool { program: "wrk", package: "wrk", why: "loads the proxy with HTTP/1.1" },
+    Tool { program: "perf", package: "linux-perf", why: "where the proxy's time goes" },
     Tool { program: "slowhttptest", package: "slowhttptest", why: "slow clients by somebody else's hand" },
     Tool { program: "chromium", package: "chromium", why: "a real browser behind the proxy" },
     Tool { program: "pebble", package: "pebble", why: "an authority that issues certificates (ACME)" },

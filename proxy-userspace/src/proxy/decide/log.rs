@@ -3,6 +3,9 @@
 //! What a client sends can end no line, begin none, and give no terminal orders: JSON escapes it by its own rules, and bytes that are
 //! no UTF-8 stand as `\xHH`; `combined` writes all but printing ASCII, quotes and backslashes as `\xHH`, as nginx does.
 
+use std::cell::RefCell;
+use std::io::Write;
+
 use http::{HeaderValue, Version};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -102,7 +105,9 @@ pub fn line(format: LogFormat, record: &Record<'_>, out: &mut Vec<u8>) {
 fn json(record: &Record<'_>, out: &mut Vec<u8>) {
     let peer = record.client.peer.ip().to_canonical();
     let line = Line {
-        time: format!("{:.6}", time(record.unix_ns)),
+        time: second_of(record.unix_ns, |second| {
+            format!("{}.{:06}Z", second.json, record.unix_ns % NANOSECONDS / 1000)
+        }),
         peer: peer.to_string(),
         client: record
             .asked
@@ -145,8 +150,8 @@ fn json(record: &Record<'_>, out: &mut Vec<u8>) {
 /// the client's, as with nginx's real-ip module. The user is not read.
 fn combined(record: &Record<'_>, out: &mut Vec<u8>) {
     let address = record.asked.map_or_else(|| record.client.peer.ip().to_canonical(), |asked| asked.client);
-    let time = time(record.unix_ns).to_zoned(TimeZone::UTC).strftime("%d/%b/%Y:%H:%M:%S %z").to_string();
-    out.extend_from_slice(format!("{address} - - [{time}] \"").as_bytes());
+    // Into memory: nothing fails.
+    let _ = second_of(record.unix_ns, |second| write!(out, "{address} - - [{}] \"", second.combined));
     if let Some(asked) = record.asked {
         escape(asked.method.as_str().as_bytes(), out);
         out.push(b' ');
@@ -154,7 +159,7 @@ fn combined(record: &Record<'_>, out: &mut Vec<u8>) {
         out.push(b' ');
         out.extend_from_slice(version(asked.version).as_bytes());
     }
-    out.extend_from_slice(format!("\" {:03} {} \"", record.status, record.sent).as_bytes());
+    let _ = write!(out, "\" {:03} {} \"", record.status, record.sent);
     quoted(record.asked.and_then(|asked| asked.referer.as_ref()), out);
     out.extend_from_slice(b"\" \"");
     quoted(record.asked.and_then(|asked| asked.user_agent.as_ref()), out);
@@ -214,9 +219,41 @@ fn version(version: Version) -> &'static str {
     }
 }
 
-/// Nanoseconds since 1970 reach the year 2554, which is within what a timestamp can be.
-fn time(unix_ns: u64) -> Timestamp {
-    Timestamp::from_nanosecond(unix_ns.into()).unwrap_or(Timestamp::UNIX_EPOCH)
+const NANOSECONDS: u64 = 1_000_000_000;
+
+/// A second as the formats have it.
+struct Second {
+    /// Since 1970.
+    number: u64,
+    json: String,
+    combined: String,
+}
+
+impl Second {
+    /// Nanoseconds since 1970 reach the year 2554, which is within what a timestamp can be.
+    fn new(number: u64) -> Self {
+        let time = i64::try_from(number).ok().and_then(|number| Timestamp::from_second(number).ok());
+        let time = time.unwrap_or(Timestamp::UNIX_EPOCH).to_zoned(TimeZone::UTC);
+        Self {
+            number,
+            json: time.strftime("%Y-%m-%dT%H:%M:%S").to_string(),
+            combined: time.strftime("%d/%b/%Y:%H:%M:%S %z").to_string(),
+        }
+    }
+}
+
+/// Many lines are of the same second: it is put into words once.
+fn second_of<T>(unix_ns: u64, use_it: impl FnOnce(&Second) -> T) -> T {
+    thread_local! {
+        static LAST: RefCell<Second> = RefCell::new(Second::new(0));
+    }
+    let number = unix_ns / NANOSECONDS;
+    LAST.with_borrow_mut(|last| {
+        if last.number != number {
+            *last = Second::new(number);
+        }
+        use_it(last)
+    })
 }
 
 fn ms(ns: u64) -> f64 {

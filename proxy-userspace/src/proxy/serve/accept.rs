@@ -18,6 +18,7 @@ use tokio_rustls::rustls::{self, ProtocolVersion, ServerConfig, ServerConnection
 
 use super::challenge::ACME_TLS;
 use super::connection::{Connection, serve};
+use super::threads::{Crew, Place};
 use super::watch::{Progress, Watched};
 use super::{Shared, State};
 use crate::proxy::decide::{Client, Reason, TlsInfo, host_of};
@@ -42,9 +43,9 @@ pub(super) struct Door {
 }
 
 impl Door {
-    pub(super) fn open(address: SocketAddr, socket: TcpListener, shared: Arc<Shared>) -> Self {
+    pub(super) fn open(address: SocketAddr, socket: TcpListener, shared: Arc<Shared>, crew: Crew) -> Self {
         let (phase, phases) = watch::channel(Phase::Serving);
-        tokio::spawn(listen(socket, address, phases, shared));
+        tokio::spawn(listen(socket, address, phases, shared, crew));
         Self { phase }
     }
 
@@ -83,7 +84,7 @@ impl Seats {
             return None;
         }
         let source = host_of(peer);
-        let seat = Seat { seats: Arc::clone(self), source };
+        let seat = Seat { seats: Arc::clone(self), source, place: None };
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = sources.entry(source).or_default();
         *taken += 1;
@@ -98,6 +99,8 @@ impl Seats {
 pub(super) struct Seat {
     seats: Arc<Seats>,
     source: [u64; 2],
+    /// Where it is served.
+    place: Option<Place>,
 }
 
 impl Drop for Seat {
@@ -119,6 +122,7 @@ async fn listen(
     bound: SocketAddr,
     mut phases: watch::Receiver<Phase>,
     shared: Arc<Shared>,
+    crew: Crew,
 ) {
     let mut troubled = false;
     loop {
@@ -130,7 +134,7 @@ async fn listen(
         match accepted {
             Ok((stream, peer)) => {
                 troubled = false;
-                admit(stream, peer, bound, &phases, &shared);
+                admit(stream, peer, bound, &phases, &shared, &crew);
             }
             Err(error) if left(&error) => {}
             Err(error) => {
@@ -157,13 +161,14 @@ fn admit(
     bound: SocketAddr,
     phases: &watch::Receiver<Phase>,
     shared: &Arc<Shared>,
+    crew: &Crew,
 ) {
     let state = shared.state.load_full();
     // Not there: the listener has just gone.
     let Some(listener) = state.addresses.get(&bound).cloned() else { return };
     let common = &state.plan.common;
     let per_source = (!state.router.trusts(peer.ip())).then_some(common.max_connections_per_source);
-    let Some(seat) = shared.seats.take(peer.ip(), common.max_connections, per_source) else {
+    let Some(mut seat) = shared.seats.take(peer.ip(), common.max_connections, per_source) else {
         // Closed at once: who waits in the queue instead keeps others out of it.
         shared.counts.reason(Reason::TooManyConnections);
         return;
@@ -179,7 +184,16 @@ fn admit(
     }
     let client = Client { listener, peer, local: stream.local_addr().unwrap_or(bound), tls: None };
     let config = state.tls.get(&*client.listener).cloned();
-    tokio::spawn(attend(stream, client, bound, seat, config, state, phases.clone(), Arc::clone(shared)));
+    let place = seat.place.insert(crew.place());
+    let (Some(runtime), Ok(stream)) = (place.runtime(), stream.into_std()) else { return };
+    let (phases, shared) = (phases.clone(), Arc::clone(shared));
+    runtime.spawn(async move {
+        // From here on its events come to this thread.
+        match TcpStream::from_std(stream) {
+            Ok(stream) => attend(stream, client, bound, seat, config, state, phases, shared).await,
+            Err(error) => log::debug!("{peer}: {error}"),
+        }
+    });
 }
 
 #[expect(clippy::too_many_arguments, reason = "what a connection is made of, each of its own type")]
@@ -198,8 +212,8 @@ async fn attend(
     let Some(config) = config else {
         let connection =
             Connection::new(shared, &state, client, bound, progress, seat, false, phases.clone());
-        drop(state);
-        return serve(stream, connection, phases).await;
+        tokio::spawn(serve(stream, connection, phases));
+        return;
     };
     let patience = Duration::from_millis(state.plan.common.timeouts.handshake_ms);
     let accepting = TlsAcceptor::from(config).accept(stream).into_fallible();
@@ -221,8 +235,8 @@ async fn attend(
     let http2 = session.alpn_protocol() == Some(b"h2");
     client.tls = Some(info(session));
     let connection = Connection::new(shared, &state, client, bound, progress, seat, http2, phases.clone());
-    drop(state);
-    serve(stream, connection, phases).await;
+    // What the handshake took ends here.
+    tokio::spawn(serve(stream, connection, phases));
 }
 
 /// Why a handshake that began with these bytes failed. Whoever left, is too old, or does not like our certificate did nothing wrong,

@@ -114,7 +114,8 @@ pub(super) async fn serve(
     let served = Arc::clone(&connection);
     let service = service_fn(move |request| {
         let connection = Arc::clone(&served);
-        async move {
+        // In a box: hyper moves it several times before it begins, and it is large.
+        Box::pin(async move {
             let mut answer = exchange(Arc::clone(&connection), request).await;
             // So that the client sends its next request elsewhere, and not into a connection that closes. A tunnel's head names its
             // protocol there.
@@ -123,27 +124,28 @@ pub(super) async fn serve(
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Ok::<_, Infallible>(answer)
-        }
+        })
     });
     let stream = TokioIo::new(stream);
     if connection.http2 {
-        let serving = http2(&connection).serve_connection(stream, service);
+        let serving = Box::pin(http2(&connection).serve_connection(stream, service));
         drive(serving, |serving| serving.graceful_shutdown(), connection, phases).await;
     } else {
-        let serving = http1(&connection).serve_connection(stream, service).with_upgrades();
+        let serving = Box::pin(http1(&connection).serve_connection(stream, service).with_upgrades());
         drive(serving, |serving| serving.graceful_shutdown(), connection, phases).await;
     }
 }
 
 /// `finish` tells the connection to end after what it does now. That does for HTTP/2, which says what it will still answer. Without
 /// that, a client may just be sending its next request, or its first: it gets an answer that says that it is the last.
+///
+/// In a box, each connection takes the memory that its protocol does, and once.
 async fn drive<S: Future<Output = hyper::Result<()>>>(
-    serving: S,
+    mut serving: Pin<Box<S>>,
     finish: impl Fn(Pin<&mut S>),
     connection: Arc<Connection>,
     mut phases: watch::Receiver<Phase>,
 ) {
-    let mut serving = pin!(serving);
     let mut look = pin!(sleep(Duration::ZERO));
     // The listener may have gone during the handshake.
     let mut phase = *phases.borrow_and_update();

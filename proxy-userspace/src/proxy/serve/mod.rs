@@ -10,6 +10,7 @@ mod connection;
 mod exchange;
 mod metrics;
 mod paced;
+mod threads;
 pub mod tls;
 mod tunnel;
 mod upstream;
@@ -29,6 +30,7 @@ use tokio_rustls::rustls::crypto::aws_lc_rs;
 use accept::{Door, Phase, Seats};
 use challenge::Challenges;
 use metrics::Counts;
+use threads::Threads;
 use tls::{Certificates, Expiry, Tickets};
 use upstream::{Memory, Upstream};
 
@@ -40,6 +42,8 @@ use super::acme::Proof;
 use super::decide::{Client, Reason, RouteState, Router};
 use super::plan::Plan;
 
+/// Requests are served by so many threads.
+const THREADS: usize = 2;
 /// How often idle connections to upstreams are looked through.
 const SWEEP: Duration = Duration::from_secs(1);
 /// Certificates that expire within so many days are told of.
@@ -122,9 +126,13 @@ impl Shared {
 
     fn request_id(&self) -> HeaderValue {
         let number = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let number = u128::from(self.id) << 64 | u128::from(number);
+        let mut text = [b'0'; 32];
+        for (place, digit) in text.iter_mut().rev().enumerate() {
+            *digit = b"0123456789abcdef"[(number >> (4 * place) & 15) as usize];
+        }
         // Hexadecimal digits are good for a header.
-        HeaderValue::from_str(&format!("{:016x}{number:016x}", self.id))
-            .unwrap_or(HeaderValue::from_static("0"))
+        HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("0"))
     }
 
     /// Counts why something was refused, and hands on who is to be banned for it.
@@ -145,6 +153,7 @@ fn unix_ns() -> u64 {
 /// A plan that is being served. Dropped, it ends all connections at once.
 pub struct Service {
     shared: Arc<Shared>,
+    threads: Threads,
     doors: Mutex<BTreeMap<SocketAddr, Door>>,
 }
 
@@ -179,9 +188,11 @@ impl Service {
             next_id: AtomicU64::new(0),
         });
         shared.allow();
-        let doors = opened
-            .into_iter()
-            .map(|(address, socket)| (address, Door::open(address, socket, Arc::clone(&shared))));
+        let threads = Threads::start(THREADS)
+            .map_err(|error| Refused::Other(format!("no threads to serve with: {error}")))?;
+        let doors = opened.into_iter().map(|(address, socket)| {
+            (address, Door::open(address, socket, Arc::clone(&shared), threads.crew()))
+        });
         let doors = Mutex::new(doors.collect());
         let swept = Arc::downgrade(&shared);
         tokio::spawn(async move {
@@ -191,7 +202,7 @@ impl Service {
                 shared.state.load().upstreams.values().for_each(|upstream| upstream.sweep());
             }
         });
-        Ok(Self { shared, doors })
+        Ok(Self { shared, threads, doors })
     }
 
     /// Serves another plan from now on. `sockets` are for addresses that are not open yet; one for an address that is open is closed
@@ -223,7 +234,7 @@ impl Service {
             stays
         });
         for (address, socket) in opened {
-            doors.insert(address, Door::open(address, socket, Arc::clone(&self.shared)));
+            doors.insert(address, Door::open(address, socket, Arc::clone(&self.shared), self.threads.crew()));
         }
         Ok(())
     }

@@ -4,13 +4,14 @@
 //! paths, and the median of the rounds is shown.
 
 mod bans;
+mod proxy;
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path as FilePath;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use proxy_common::abi::reason::Reason;
 use proxy_common::engine::Outcome;
 use tollgate::dataplane::{Trial, TrialHook, time_of_empty_program};
@@ -103,11 +104,16 @@ fn main() -> ExitCode {
 fn bench() -> Result<()> {
     require_root()?;
     let short = compiled("")?;
-    // `cargo xtask bench bans` leaves the rest out.
-    if std::env::args().nth(1).as_deref() != Some("bans") {
-        every_path(&short)?;
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match args.first().map(String::as_str) {
+        None => {
+            every_path(&short)?;
+            bans::what_they_cost(&short)
+        }
+        Some("bans") if args.len() == 1 => bans::what_they_cost(&short),
+        Some("proxy") => proxy::bench(&args[1..]),
+        Some(other) => bail!("there is no benchmark `{other}`: leave it out, or write `bans` or `proxy`"),
     }
-    bans::what_they_cost(&short)
 }
 
 /// Every path, at every hook.

@@ -15,6 +15,7 @@ use super::body::RequestBody;
 use super::connect::{Sender, Unreachable, connect};
 use super::health::{Health, check};
 use crate::proxy::plan::{self, Server, UpstreamProtocol};
+use crate::proxy::serve::threads;
 
 /// How long a connection may take to be ready again whose answer is complete.
 const SETTLING: Duration = Duration::from_millis(200);
@@ -50,6 +51,8 @@ pub(in crate::proxy::serve) struct ServerState {
 struct Idle {
     sender: http1::SendRequest<RequestBody>,
     since: Instant,
+    /// Whose it is: it was made by this thread, and is served by no other.
+    thread: usize,
 }
 
 /// A server is asked; counted until this is dropped.
@@ -156,8 +159,11 @@ impl Lease {
     /// A connection that was kept and is still good.
     async fn kept(&self) -> Option<http1::SendRequest<RequestBody>> {
         loop {
-            let Idle { mut sender, since } =
-                self.server().idle.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
+            let Idle { mut sender, since, .. } = {
+                let mut idle = self.server().idle.lock().unwrap_or_else(PoisonError::into_inner);
+                let own = idle.iter().rposition(|idle| idle.thread == threads::number())?;
+                idle.remove(own)
+            };
             if since.elapsed() >= self.upstream.kept_for() || sender.is_closed() {
                 continue;
             }
@@ -191,8 +197,10 @@ impl Lease {
         let Some(sender) = self.sender.take().filter(|sender| !sender.is_closed()) else { return };
         let (server, most) = (self.server(), usize::from(self.upstream.plan.keep));
         let mut idle = server.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < most {
-            idle.push(Idle { sender, since: Instant::now() });
+        idle.push(Idle { sender, since: Instant::now(), thread: threads::number() });
+        // Of another thread, maybe, that needs them less.
+        if idle.len() > most {
+            idle.remove(0);
         }
     }
 }
