@@ -20,7 +20,7 @@ struct Tool {
     why: &'static str,
 }
 
-const TOOLS: [Tool; 31] = [
+const TOOLS: [Tool; 32] = [
     Tool { program: "ip", package: "iproute2", why: "makes namespaces, links and addresses" },
     Tool { program: "tc", package: "iproute2", why: "shows and removes hooks" },
     Tool { program: "ethtool", package: "ethtool", why: "turns offloads of the lab's links off" },
