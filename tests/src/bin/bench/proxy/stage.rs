@@ -203,7 +203,7 @@ impl Stage {
     pub fn reload(&self, contender: Contender, turn: usize) -> Result<()> {
         let signal = match contender {
             Contender::Tollgate => {
-                let file = if turn % 2 == 0 { "policy.toml" } else { "other.toml" };
+                let file = if turn.is_multiple_of(2) { "policy.toml" } else { "other.toml" };
                 let output = self.tollgate.apply(&self.folder.path().join(file))?;
                 let said = String::from_utf8_lossy(&output.stderr);
                 ensure!(output.status.success(), "tollgate apply: {said}");
