@@ -21,6 +21,9 @@ const CONNECTIONS: &str = "100";
 const LENGTH: &str = "40";
 /// Of the host beside them, without and with slow clients.
 const REQUESTS: usize = 150;
+/// So long the slow clients take to connect, and to fill what buffers there are: with them on the same machine, that is work for its
+/// processors.
+const ARRIVAL: Duration = Duration::from_secs(2);
 /// A pause between two requests.
 const PAUSE: Duration = Duration::from_millis(4);
 /// For the slowest of a hundred requests on a machine that is busy with something else.
@@ -57,12 +60,17 @@ fn slow_clients_are_cut_off_and_others_do_not_notice() -> Result<()> {
         ensure!(said.contains("No open connections left"), "{name} were not cut off: {said}");
     }
     reading?;
+    let begun = busy.first().map(|first| first.0);
+    let (arriving, staying): (Vec<_>, Vec<_>) =
+        busy.iter().partition(|(at, _)| begun.is_some_and(|begun| *at < begun + ARRIVAL));
     println!(
-        "p99 of {} requests alone {:?}, of {} beside slow clients {:?}",
+        "p99 of {} requests alone {:?}; beside slow clients {:?} of {} while they connect, {:?} of {} then",
         idle.len(),
         p99(&idle),
-        busy.len(),
-        p99(&busy)
+        p99(&arriving),
+        arriving.len(),
+        p99(&staying),
+        staying.len(),
     );
     ensure!(busy.len() > 20, "only {} requests beside slow clients", busy.len());
     ensure!(p99(&busy) < BEARABLE, "{:?} beside slow clients, {:?} alone", p99(&busy), p99(&idle));
@@ -123,8 +131,8 @@ fn slow_reading(lab: &Lab) -> Result<()> {
     watched
 }
 
-/// How long each of these requests took, one after the other on connections that are kept; all of them must be answered.
-fn healthy(lab: &Lab, most: usize, over: &AtomicBool) -> Result<Vec<Duration>> {
+/// When each of these requests began and how long it took, one after the other on connections that are kept; all of them must be answered.
+fn healthy(lab: &Lab, most: usize, over: &AtomicBool) -> Result<Vec<(Instant, Duration)>> {
     lab.ns(Host::Lan2).in_ns(|| {
         let mut took = Vec::new();
         let mut stream: Option<TcpStream> = None;
@@ -143,7 +151,7 @@ fn healthy(lab: &Lab, most: usize, over: &AtomicBool) -> Result<Vec<Duration>> {
                 answer.extend_from_slice(&part[..read]);
             }
             ensure!(answer.starts_with(b"HTTP/1.1 200"), "{:?}", String::from_utf8_lossy(&answer));
-            took.push(begun.elapsed());
+            took.push((begun, begun.elapsed()));
             // Each tenth on a new connection: it is accepting that an attack could hold up.
             if took.len() % 10 != 0 {
                 stream = Some(open);
@@ -154,8 +162,8 @@ fn healthy(lab: &Lab, most: usize, over: &AtomicBool) -> Result<Vec<Duration>> {
     })
 }
 
-fn p99(took: &[Duration]) -> Duration {
-    let mut sorted = took.to_vec();
+fn p99(took: &[(Instant, Duration)]) -> Duration {
+    let mut sorted: Vec<_> = took.iter().map(|(_, took)| *took).collect();
     sorted.sort();
     sorted.get(sorted.len() * 99 / 100).copied().unwrap_or(Duration::MAX)
 }
