@@ -97,6 +97,24 @@ pub enum FromWorker {
     Metrics(Box<Metrics>),
 }
 
+/// Whether a worker can be told to serve this.
+///
+/// # Errors
+/// If it is more than one message takes; says how much it is.
+pub fn fits(plan: &Plan, secrets: &Secrets) -> Result<(), String> {
+    let sockets =
+        plan.listeners.iter().flat_map(|(name, one)| one.bind.iter().map(|_| name.clone())).collect();
+    let serve = ToWorker::Serve { plan: Box::new(plan.clone()), secrets: secrets.clone(), sockets };
+    let length = serde_json::to_vec(&serve).map_err(|error| error.to_string())?.len();
+    if length > MOST_TO_WORKER {
+        return Err(format!(
+            "routes, their answers and certificates are {length} bytes together, and there may be {MOST_TO_WORKER}: \
+             serve the longer answers from an upstream"
+        ));
+    }
+    Ok(())
+}
+
 /// Writes a frame, with descriptors beside its length.
 ///
 /// # Errors
@@ -182,6 +200,15 @@ mod tests {
 
     fn pair() -> (UnixStream, UnixStream) {
         UnixStream::pair().expect("a pair of sockets")
+    }
+
+    #[test]
+    fn what_no_worker_can_be_told_is_known_before() {
+        let (plan, mut secrets) = (Plan::default(), Secrets::default());
+        assert_eq!(fits(&plan, &secrets), Ok(()));
+        secrets.0.insert("a".into(), "x".repeat(MOST_TO_WORKER));
+        let why = fits(&plan, &secrets).expect_err("too much");
+        assert!(why.contains("from an upstream"), "{why}");
     }
 
     #[test]

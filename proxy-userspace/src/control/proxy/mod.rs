@@ -36,7 +36,7 @@ use super::watch::Look;
 use crate::proxy::acme::{Issuing, Proof};
 use crate::proxy::bind::Sockets;
 use crate::proxy::decide::Ban;
-use crate::proxy::link::{MOST_FDS, Secrets};
+use crate::proxy::link::{self, MOST_FDS, Secrets};
 use crate::proxy::plan::Plan;
 use crate::proxy::serve::{self, Metrics};
 use crate::proxy::{privilege, secrets};
@@ -171,6 +171,7 @@ impl Proxy {
         privilege::user(&plan.common.user).map_err(|error| Trouble::Input(error.to_string()))?;
         let (wanted, mut notes) = Wanted::read(plan, &self.acme).map_err(Trouble::Input)?;
         notes.extend(check(plan, &wanted.secrets).map_err(Trouble::Input)?);
+        link::fits(plan, &wanted.secrets).map_err(Trouble::Input)?;
         notes.extend(self.acme.notes(plan));
         if let Some(log) = &plan.common.access_log {
             let opened = LogFile::open(&log.file);

@@ -362,6 +362,10 @@ impl Body for AnswerBody {
                 entry.complete = true;
                 let body = std::mem::take(body);
                 entry.sent += body.len() as u64;
+                if !body.is_empty() && entry.connection.http2 {
+                    // One that gives no window for it would keep its place for good.
+                    entry.in_flight.client_has_a_part(true);
+                }
                 Poll::Ready((!body.is_empty()).then(|| Ok(Frame::data(body))))
             }
         }

@@ -50,6 +50,8 @@ const SWEEP: Duration = Duration::from_secs(1);
 const SOON_DAYS: i64 = 14;
 /// How often a drain looks whether everybody has left.
 const LOOK: Duration = Duration::from_millis(10);
+/// What was cut is gone in this time.
+const CUT: Duration = Duration::from_secs(1);
 
 /// Where answered requests and bans go.
 pub trait Sink: Send + Sync + 'static {
@@ -253,6 +255,11 @@ impl Service {
         }
         let cut = self.shared.seats.open();
         doors.iter().for_each(|door| door.turn(Phase::Ended));
+        // What was cut is noted as its tasks end.
+        let until = tokio::time::Instant::now() + CUT;
+        while self.shared.seats.open() > 0 && tokio::time::Instant::now() < until {
+            tokio::time::sleep(LOOK).await;
+        }
         cut
     }
 

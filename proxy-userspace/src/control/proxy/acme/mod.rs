@@ -46,6 +46,8 @@ struct State {
 #[derive(Debug)]
 struct Known {
     life: Option<Life>,
+    /// What was issued, as it was last read: a file that can't be read for once takes no good certificate out of service.
+    issued: Option<(String, Life)>,
     retry: Retry,
     /// What stands in for it, and for which names; made when it is asked for.
     stand_in: Option<(Vec<String>, String)>,
@@ -75,7 +77,10 @@ impl Acme {
         let issued = self.store.issued(&certificate.chain);
         let mut state = self.state();
         let known = state.known(&self.store, &certificate.chain);
-        let (text, life) = issued.unzip();
+        let covers =
+            |(_, life): &(String, Life)| certificate.names.iter().all(|name| life.names.contains(name));
+        known.issued = issued.or_else(|| known.issued.take().filter(covers));
+        let (text, life) = known.issued.clone().unzip();
         known.life = life;
         if let Some(text) = text {
             return Ok(text);
@@ -142,6 +147,7 @@ impl State {
     fn known(&mut self, store: &Store, file: &Path) -> &mut Known {
         self.known.entry(file.to_owned()).or_insert_with(|| Known {
             life: store.issued(file).map(|(_, life)| life),
+            issued: None,
             retry: store.retry(file),
             stand_in: None,
         })

@@ -16,9 +16,13 @@ use crate::proxy::plan::{Server, UpstreamProtocol};
 
 /// Most bytes of an answer's head, and of what is read of its body at a time.
 const BUFFER: usize = 64 << 10;
-/// What an HTTP/2 server may send ahead, of one answer and of all.
-const STREAM_WINDOW: u32 = 256 << 10;
-const CONNECTION_WINDOW: u32 = 1 << 20;
+/// What an HTTP/2 server may send ahead, of one answer and of all. All clients share the connection: were its window that of a few
+/// answers, so many clients that do not read would hold up everybody's (RFC 9113 5.2.2).
+const STREAM_WINDOW: u32 = 64 << 10;
+const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
+/// An HTTP/2 server that does not answer a ping is gone: every request would wait for it else.
+const PING_EVERY: Duration = Duration::from_secs(10);
+const PING_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What sends requests on a connection.
 #[derive(Debug)]
@@ -100,6 +104,8 @@ async fn handshake(
                 .timer(TokioTimer::new())
                 .initial_stream_window_size(STREAM_WINDOW)
                 .initial_connection_window_size(CONNECTION_WINDOW)
+                .keep_alive_interval(PING_EVERY)
+                .keep_alive_timeout(PING_PATIENCE)
                 .handshake(TokioIo::new(stream))
                 .await
                 .map_err(failed)?;

@@ -140,7 +140,8 @@ impl Lease {
         let (server, plan) = (self.server(), &self.upstream.plan);
         let limit = Duration::from_millis(plan.connect_ms);
         if plan.protocol == UpstreamProtocol::Http2 {
-            let mut shared = server.shared.lock().await;
+            // Whoever waits for another's attempt to connect waits no longer than for one of its own.
+            let mut shared = timeout(limit, server.shared.lock()).await.map_err(|_| Unreachable::Timeout)?;
             if let Some(sender) = shared.as_ref().filter(|sender| !sender.is_closed()) {
                 return Ok((Sender::Http2(sender.clone()), true));
             }
