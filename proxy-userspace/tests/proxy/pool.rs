@@ -244,6 +244,7 @@ async fn a_unix_socket_is_as_good() {
 /// HTTP/2 without TLS, by hyper; counts its connections.
 mod http2 {
     use std::convert::Infallible;
+    use std::net::SocketAddr;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use bytes::Bytes;
@@ -256,23 +257,54 @@ mod http2 {
 
     use super::*;
 
-    #[tokio::test(flavor = "multi_thread")]
-    async fn an_http2_upstream_has_one_connection() {
-        static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
+    /// More than all buffers between a server and a client that does not read.
+    const LONG: usize = 32 << 20;
+
+    /// A server that says what it got, or much; counts its connections.
+    async fn server(connections: &'static AtomicUsize) -> SocketAddr {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("its address");
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                CONNECTIONS.fetch_add(1, Ordering::Relaxed);
+                connections.fetch_add(1, Ordering::Relaxed);
                 let service = service_fn(|request: Request<Incoming>| async {
+                    let long = request.uri().path() == "/long";
                     let body =
                         request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-                    Ok::<_, Infallible>(Response::new(Full::new(Bytes::from([&b"got "[..], &body].concat()))))
+                    let said = if long { vec![b'x'; LONG] } else { [&b"got "[..], &body].concat() };
+                    Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(said))))
                 });
                 let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
                 tokio::spawn(builder.serve_connection(TokioIo::new(stream), service));
             }
         });
+        address
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn clients_that_do_not_read_hold_up_nobody_else() {
+        static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
+        let mut h2 = upstream(&[server(&CONNECTIONS).await]);
+        h2.protocol = UpstreamProtocol::Http2;
+        let stage = Stage::with(h2, |_| {});
+        let mut idle = Vec::new();
+        for _ in 0..6 {
+            let mut wire = Wire::to(stage.address).await;
+            wire.send("GET /long HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+            idle.push(wire);
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        // Long before those who do not read are given up.
+        let mut wire = Wire::to(stage.address).await;
+        let reply = tokio::time::timeout(Duration::from_secs(10), wire.ask(GET)).await.expect("an answer");
+        assert!(reply.status == 200 && reply.text() == "got ", "{reply:?}");
+        assert_eq!(CONNECTIONS.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_http2_upstream_has_one_connection() {
+        static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
+        let address = server(&CONNECTIONS).await;
         let mut h2 = upstream(&[address]);
         h2.protocol = UpstreamProtocol::Http2;
         let stage = Stage::with(h2, |_| {});
