@@ -10,6 +10,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::process::{self, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -56,6 +57,8 @@ pub(super) struct Child {
     process: process::Child,
     link: UnixStream,
     answers: Receiver<FromWorker>,
+    /// Hears what it says.
+    listener: JoinHandle<()>,
     /// The addresses that it listens at.
     given: BTreeSet<SocketAddr>,
     user: String,
@@ -71,13 +74,14 @@ impl Child {
         link.set_write_timeout(Some(PATIENCE))?;
         let (tell, answers) = sync_channel(ANSWERS);
         let reader = link.try_clone()?;
-        std::thread::Builder::new().name("proxy-link".to_owned()).spawn(move || {
+        let listener = std::thread::Builder::new().name("proxy-link".to_owned()).spawn(move || {
             listen(&reader, &tell, &offenders);
         })?;
         Ok(Self {
             process,
             link,
             answers,
+            listener,
             given: BTreeSet::new(),
             user: user.to_owned(),
             drain: Duration::ZERO,
@@ -159,6 +163,11 @@ impl Child {
             Ok(Some(status)) => Some(status.to_string()),
             Err(error) => Some(error.to_string()),
         }
+    }
+
+    /// Nobody hears what it says any more: it takes that for the end of the daemon, and no more connections.
+    pub(super) fn is_cut_off(&self) -> bool {
+        self.listener.is_finished()
     }
 
     /// Takes no more connections; what is in flight is finished. It ends by itself.

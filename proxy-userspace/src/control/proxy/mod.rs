@@ -220,6 +220,13 @@ impl Proxy {
             log::error!("the proxy's worker ended ({why}); it is started again");
             state.child = None;
             state.delay();
+        } else if state.child.as_ref().is_some_and(Child::is_cut_off) {
+            log::error!(
+                "the proxy's worker is out of reach; another one is started while it finishes what is in flight"
+            );
+            let leaving = state.child.take().map(Child::drain);
+            state.leaving.extend(leaving);
+            state.delay();
         }
         let is_issued = self.order(&state);
         let untold = state.unused.as_ref().is_some_and(|unused| !unused.told);
