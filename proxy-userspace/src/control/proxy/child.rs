@@ -262,7 +262,10 @@ mod tests {
         // Anything that ends by itself: what is spoken to is the link.
         let process = Command::new("true").spawn().expect("a process");
         let (given, user, drain) = (BTreeSet::new(), "nobody".to_owned(), Duration::ZERO);
-        let mut child = Child { process, link, answers, given, user, drain };
+        let (reader, (told, heard)) = (link.try_clone().expect("a copy"), sync_channel(ANSWERS));
+        let (offenders, _) = mpsc::channel(1);
+        let listener = std::thread::spawn(move || listen(&reader, &told, &offenders));
+        let mut child = Child { process, link, answers, listener, given, user, drain };
         let mut bound = Sockets::default();
         let free = TcpListener::bind("127.0.0.1:0").and_then(|one| one.local_addr()).expect("a port");
         let listener = Listener { bind: vec![free], tls: None, http2: false };
@@ -280,5 +283,13 @@ mod tests {
         }
         assert_eq!(given, [Some(1), Some(1), Some(0)]);
         assert!(child.process.wait().expect("its end").success());
+
+        // One that says more than anybody asks for is listened to no more, and that is known.
+        assert!(!child.is_cut_off());
+        for _ in 0..=ANSWERS {
+            link::send(&there, &FromWorker::Serving, &[]).expect("said");
+        }
+        child.listener.join().expect("it ends");
+        assert_eq!(heard.iter().count(), ANSWERS);
     }
 }
