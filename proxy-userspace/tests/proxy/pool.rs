@@ -245,6 +245,7 @@ async fn a_unix_socket_is_as_good() {
 mod http2 {
     use std::convert::Infallible;
     use std::net::SocketAddr;
+    use std::sync::LazyLock;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use bytes::Bytes;
@@ -258,7 +259,7 @@ mod http2 {
     use super::*;
 
     /// More than all buffers between a server and a client that does not read.
-    const LONG: usize = 32 << 20;
+    static LONG: LazyLock<Bytes> = LazyLock::new(|| vec![b'x'; 16 << 20].into());
 
     /// A server that says what it got, or much; counts its connections.
     async fn server(connections: &'static AtomicUsize) -> SocketAddr {
@@ -271,8 +272,8 @@ mod http2 {
                     let long = request.uri().path() == "/long";
                     let body =
                         request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-                    let said = if long { vec![b'x'; LONG] } else { [&b"got "[..], &body].concat() };
-                    Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(said))))
+                    let said = if long { LONG.clone() } else { [&b"got "[..], &body].concat().into() };
+                    Ok::<_, Infallible>(Response::new(Full::new(said)))
                 });
                 let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
                 tokio::spawn(builder.serve_connection(TokioIo::new(stream), service));
