@@ -1,9 +1,13 @@
 //! Certificates by ACME in a policy: what a good one means, and each fault with line, column, text and help.
 
+mod faults;
+
 use std::path::{Path, PathBuf};
 
 use tollgate::policy::{self, PolicyError};
 use tollgate::proxy::plan::{Authority, Certificate, Challenge, Plan};
+
+use faults::Case;
 
 /// A good policy, a line a fact.
 const GOOD: &str = r#"version = 1
@@ -32,9 +36,6 @@ certificates = [{ chain = "/etc/a.crt", key = "/etc/a.key" },
 listeners = ["http", "https"]
 respond = { status = 200 }
 "#;
-
-/// What is changed, into what, and what must be said: line, column, offending text, message, help.
-type Case = (&'static str, &'static str, (usize, usize), &'static str, &'static str, &'static str);
 
 #[rustfmt::skip] // A table: a line a case.
 const CASES: &[Case] = &[
@@ -113,28 +114,7 @@ fn authorities_and_what_they_issue_arrive_in_the_plan() {
 
 #[test]
 fn every_fault_is_located_and_put_right() {
-    let mut wrong = String::new();
-    for (good, bad, (line, column), text, message, help) in CASES {
-        assert!(GOOD.contains(good), "the good policy has no {good}");
-        let changed = GOOD.replacen(good, bad, 1);
-        let Err(PolicyError(found)) = policy::parse(&changed, Path::new("policy.toml")) else {
-            wrong += &format!("{good:?} as {bad:?} is taken\n");
-            continue;
-        };
-        let hit = found.iter().any(|d| {
-            d.place.as_ref().is_some_and(|p| (p.line, p.column, p.text.as_str()) == (*line, *column, *text))
-                && d.message.contains(message)
-                && d.help == *help
-        });
-        // A name that nobody has any more is missed where it is used too.
-        if !hit || found.len() > 2 {
-            wrong +=
-                &format!("{good:?} as {bad:?} should say {line}:{column} {text:?}, {message:?}, {help:?}\n");
-            wrong += &PolicyError(found).to_string();
-            wrong.push('\n');
-        }
-    }
-    assert!(wrong.is_empty(), "{wrong}");
+    faults::each_is_located_and_put_right(GOOD, CASES);
 }
 
 #[test]

@@ -1,11 +1,15 @@
 //! Bad policies: each error names file, line, column and the offending text, and says what to write instead.
 
+mod faults;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 use tollgate::policy::{self, Diagnostic, PolicyError};
+
+use faults::Case;
 
 /// A good policy, a line a fact.
 const GOOD: &str = r#"version = 1
@@ -30,9 +34,6 @@ from = "192.168.0.9"
 to = "tcp/8000"
 expect = "pass"
 "#;
-
-/// What is changed, into what, and what must be said: line, column, offending text, message, help.
-type Case = (&'static str, &'static str, (usize, usize), &'static str, &'static str, &'static str);
 
 #[rustfmt::skip] // A table: a line a case.
 const CASES: &[Case] = &[
@@ -157,26 +158,7 @@ fn the_good_policy_is_good() {
 
 #[test]
 fn every_fault_is_located_and_put_right() {
-    let mut wrong = String::new();
-    for (good, bad, (line, column), text, message, help) in CASES {
-        assert!(GOOD.contains(good), "the good policy has no {good}");
-        let found = refused(&GOOD.replacen(good, bad, 1));
-        let hit = found.iter().any(|d| {
-            d.place.as_ref().is_some_and(|p| (p.line, p.column, p.text.as_str()) == (*line, *column, *text))
-                && d.message.contains(message)
-                && d.help == *help
-                && d.file == Path::new("dir/policy.toml")
-                && d.to_string().contains(&format!("--> dir/policy.toml:{line}:{column}\n"))
-        });
-        // Leaving a word out or misspelling a name may rightly be wrong in a second place.
-        if !hit || found.len() > 2 {
-            wrong +=
-                &format!("{good:?} as {bad:?} should say {line}:{column} {text:?}, {message:?}, {help:?}\n");
-            wrong += &PolicyError(found).to_string();
-            wrong.push('\n');
-        }
-    }
-    assert!(wrong.is_empty(), "{wrong}");
+    faults::each_is_located_and_put_right(GOOD, CASES);
 }
 
 #[test]

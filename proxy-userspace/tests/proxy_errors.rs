@@ -1,9 +1,13 @@
 //! Bad policies of the L7 proxy: each error names line, column and the offending text, and says what to write instead.
 
+mod faults;
+
 use std::fs;
 use std::path::Path;
 
 use tollgate::policy::{self, Diagnostic, PolicyError, Severity};
+
+use faults::Case;
 
 /// A good policy, a line a fact.
 const GOOD: &str = r#"version = 1
@@ -50,9 +54,6 @@ redirect = { status = 301, to = "https://192.168.0.104{uri}" }
 listeners = "https"
 respond = { status = 503, body = "later" }
 "#;
-
-/// What is changed, into what, and what must be said: line, column, offending text, message, help.
-type Case = (&'static str, &'static str, (usize, usize), &'static str, &'static str, &'static str);
 
 #[rustfmt::skip] // A table: a line a case.
 const CASES: &[Case] = &[
@@ -167,28 +168,7 @@ fn the_good_policy_is_good() {
 
 #[test]
 fn every_fault_is_located_and_put_right() {
-    let mut wrong = String::new();
-    for (good, bad, (line, column), text, message, help) in CASES {
-        assert!(GOOD.contains(good), "the good policy has no {good}");
-        let changed = GOOD.replacen(good, bad, 1);
-        let Err(PolicyError(found)) = policy::parse(&changed, Path::new("dir/policy.toml")) else {
-            wrong += &format!("{good:?} as {bad:?} is taken\n");
-            continue;
-        };
-        let hit = found.iter().any(|d| {
-            d.place.as_ref().is_some_and(|p| (p.line, p.column, p.text.as_str()) == (*line, *column, *text))
-                && d.message.contains(message)
-                && d.help == *help
-        });
-        // Leaving a word out or misspelling a name may rightly be wrong in a second place.
-        if !hit || found.len() > 2 {
-            wrong +=
-                &format!("{good:?} as {bad:?} should say {line}:{column} {text:?}, {message:?}, {help:?}\n");
-            wrong += &PolicyError(found).to_string();
-            wrong.push('\n');
-        }
-    }
-    assert!(wrong.is_empty(), "{wrong}");
+    faults::each_is_located_and_put_right(GOOD, CASES);
 }
 
 #[test]
