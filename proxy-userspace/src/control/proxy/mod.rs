@@ -171,7 +171,6 @@ impl Proxy {
         privilege::user(&plan.common.user).map_err(|error| Trouble::Input(error.to_string()))?;
         let (wanted, mut notes) = Wanted::read(plan, &self.acme).map_err(Trouble::Input)?;
         notes.extend(check(plan, &wanted.secrets).map_err(Trouble::Input)?);
-        link::fits(plan, &wanted.secrets).map_err(Trouble::Input)?;
         notes.extend(self.acme.notes(plan));
         if let Some(log) = &plan.common.access_log {
             let opened = LogFile::open(&log.file);
@@ -435,7 +434,9 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Before a worker is told: certificates that were replaced are looked at like those of a new policy.
 fn check(plan: &Plan, secrets: &Secrets) -> Result<Vec<String>, String> {
+    link::fits(plan, secrets)?;
     serve::check(plan, &secrets.clone().into()).map_err(|error| error.to_string())
 }
 
