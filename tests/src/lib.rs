@@ -37,6 +37,7 @@ pub mod scrape;
 pub mod sender;
 pub mod services;
 pub mod shared;
+pub mod slow;
 pub mod soak;
 pub mod terminal;
 pub mod tmux;

@@ -164,12 +164,13 @@ enum Task {
     /// Measure what each path through the filter costs in nanoseconds a packet, or how fast the proxy is. Needs root.
     ///
     ///   bench        every path through the filter, and what bans cost (`bench bans`: those alone)
-    ///   bench proxy  the proxy beside nginx and HAProxy; writes docs/performance.md. Takes some seven minutes
+    ///   bench proxy  the proxy beside nginx and HAProxy; writes docs/performance.md. Takes some eleven minutes
     ///
     /// Options of `bench proxy`:
     ///   --quick    one short round, a minute in all; writes nothing
     ///   --profile  also find out by `perf` where the time goes in what misses its goal
     ///   1 … 7      these loads alone, as they are listed in docs/performance.md; writes nothing
+    ///   slow       only what a client notices of slow ones; writes nothing
     #[command(verbatim_doc_comment)]
     Bench {
         /// Passed on to the benchmark.

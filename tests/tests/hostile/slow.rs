@@ -1,5 +1,5 @@
 //! Slow clients by somebody else's hand: slowhttptest in its four modes at a time, over the network and through the filter, while
-//! another host's requests go on.
+//! another host's requests go on. How much slower those get is measured by `cargo xtask bench proxy slow`.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -12,13 +12,13 @@ use anyhow::{Context, Result, ensure};
 use tollgate_tests::lab::{Host, Lab, OUTSIDE_V4, SERVER_V4};
 use tollgate_tests::proxied::{HTTP, Proxied};
 use tollgate_tests::recorder::{BIG, Recorder};
+use tollgate_tests::slow::Mode;
 
 /// Shorter than the interval between two parts that the slow clients send.
 const LIMIT: &str = "2s";
-const INTERVAL: &str = "4";
-const CONNECTIONS: &str = "100";
+const INTERVAL: u32 = 4;
 /// slowhttptest gives up after so many seconds, and then says so.
-const LENGTH: &str = "40";
+const LENGTH: u32 = 40;
 /// Of the host beside them, without and with slow clients.
 const REQUESTS: usize = 150;
 /// So long the slow clients take to connect, and to fill what buffers there are: with them on the same machine, that is work for its
@@ -41,12 +41,11 @@ fn slow_clients_are_cut_off_and_others_do_not_notice() -> Result<()> {
     let idle = healthy(&lab, REQUESTS, &AtomicBool::new(false))?;
 
     let url = format!("http://{SERVER_V4}:{HTTP}/");
-    let modes: [(&str, &[&str]); 3] =
-        [("slow headers", &["-H"]), ("slow bodies", &["-B", "-s", "8192"]), ("ranges", &["-R"])];
+    let modes = [Mode::Headers, Mode::Bodies, Mode::Ranges];
     let over = AtomicBool::new(false);
     let (attacks, reading, busy) = thread::scope(|scope| {
         let attacks: Vec<_> =
-            modes.iter().map(|(name, mode)| scope.spawn(|| (*name, attack(&lab, &url, mode)))).collect();
+            modes.iter().map(|mode| scope.spawn(|| (mode.name(), attack(&lab, &url, *mode)))).collect();
         let beside = scope.spawn(|| healthy(&lab, usize::MAX, &over));
         let reading = slow_reading(&lab);
         let attacks: Vec<_> = attacks.into_iter().map(thread::ScopedJoinHandle::join).collect();
@@ -80,16 +79,10 @@ fn slow_clients_are_cut_off_and_others_do_not_notice() -> Result<()> {
     Ok(())
 }
 
-/// slowhttptest in one of its modes.
-fn arguments<'a>(url: &'a str, mode: &[&'a str]) -> Vec<&'a str> {
-    let common =
-        ["slowhttptest", "-c", CONNECTIONS, "-r", "100", "-i", INTERVAL, "-l", LENGTH, "-p", "20", "-u", url];
-    [&common[..], mode].concat()
-}
-
 /// Runs it to its end; gives what it said last.
-fn attack(lab: &Lab, url: &str, mode: &[&str]) -> Result<String> {
-    let output = lab.ns(Host::Lan).output(&arguments(url, mode))?;
+fn attack(lab: &Lab, url: &str, mode: Mode) -> Result<String> {
+    let command = mode.command(url, INTERVAL, LENGTH);
+    let output = lab.ns(Host::Lan).output(&command.iter().map(String::as_str).collect::<Vec<_>>())?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     // It paints a screen each second; the last one counts.
     let start = text.len().saturating_sub(1_500);
@@ -100,12 +93,11 @@ fn attack(lab: &Lab, url: &str, mode: &[&str]) -> Result<String> {
 /// before; so the server is looked at, the kernel's remains of connections included. From an address of its own.
 fn slow_reading(lab: &Lab) -> Result<()> {
     let url = format!("http://{SERVER_V4}:{HTTP}{BIG}");
-    let mode = ["-X", "-n", INTERVAL, "-z", "32", "-w", "10", "-y", "20"];
-    let arguments = arguments(&url, &mode);
+    let command = Mode::Reading.command(&url, INTERVAL, LENGTH);
     let mut child = lab
         .ns(Host::Outside)
-        .command(arguments[0])
-        .args(&arguments[1..])
+        .command(&command[0])
+        .args(&command[1..])
         .stdout(Stdio::null())
         .spawn()
         .context("`slowhttptest` could not be started (Debian: apt-get install slowhttptest)")?;

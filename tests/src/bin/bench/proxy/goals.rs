@@ -140,7 +140,8 @@ impl Bound {
         }
     }
 
-    fn shown(self, unit: &str) -> String {
+    /// For tables.
+    pub fn shown(self, unit: &str) -> String {
         match self {
             Self::AtMost(most) => format!("≤ {most}{unit}"),
             Self::AtLeast(least) => format!("≥ {least}{unit}"),

@@ -11,6 +11,7 @@ mod load;
 mod profile;
 mod reloads;
 mod report;
+mod slow;
 mod stage;
 mod websocket;
 
@@ -18,9 +19,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use tollgate_tests::lab::{Host, Lab};
+use tollgate_tests::slow::{CONNECTIONS, Mode};
 
 use super::median;
 use goals::{Bound, Line, Sample, Samples, Work};
+use slow::{Noticed, P99};
 use stage::{Contender, Stage};
 
 /// The fixed rate, requests a second.
@@ -42,6 +45,8 @@ struct Wanted {
     profile: bool,
     /// Works that are measured; with some left out, nothing but them.
     works: Vec<Work>,
+    /// Whether slow clients are.
+    slow: bool,
 }
 
 impl Wanted {
@@ -54,8 +59,9 @@ impl Wanted {
             written: true,
             profile: false,
             works: Work::ALL.to_vec(),
+            slow: true,
         };
-        let mut only = Vec::new();
+        let (mut only, mut slow) = (Vec::new(), false);
         for arg in args {
             match arg.as_str() {
                 "--quick" => {
@@ -66,20 +72,22 @@ impl Wanted {
                     wanted.written = false;
                 }
                 "--profile" => wanted.profile = true,
+                "slow" => slow = true,
                 number => {
                     let work =
                         number.parse::<usize>().ok().and_then(|number| Work::ALL.get(number.checked_sub(1)?));
                     only.push(*work.with_context(|| {
                         format!(
-                            "`{number}` is not --quick, --profile, or a number from 1 to {}",
+                            "`{number}` is not --quick, --profile, slow, or a number from 1 to {}",
                             Work::ALL.len()
                         )
                     })?);
                 }
             }
         }
-        if !only.is_empty() {
+        if slow || !only.is_empty() {
             wanted.works = only;
+            wanted.slow = slow;
             wanted.written = false;
         }
         Ok(wanted)
@@ -105,22 +113,29 @@ fn measure(lab: &Lab, wanted: &Wanted, load: &str) -> Result<()> {
     let mut text = report::machine(wanted.rounds, wanted.time.as_secs_f64(), load)?;
     // Before there was any load: what it leaves to the allocator would hide what a connection takes.
     let memory = if wanted.is_whole() { idle(&stage, wanted.idle)? } else { Vec::new() };
-    let mut samples = Samples::default();
+    let (mut samples, mut noticed) = (Samples::default(), [const { Vec::new() }; 3]);
     for round in 0..wanted.rounds {
+        let mut order = Contender::ALL;
+        order.rotate_left(round % Contender::ALL.len());
         for work in &wanted.works {
-            let mut order = Contender::ALL;
-            order.rotate_left(round % Contender::ALL.len());
             for contender in order {
                 let sample = turn(&stage, *work, contender, wanted.time)
                     .with_context(|| format!("{} of {}", work.name(), contender.name()))?;
                 samples.add(*work, contender, sample);
             }
         }
+        for contender in order.into_iter().filter(|_| wanted.slow) {
+            noticed[contender as usize].push(slow::noticed(&stage, contender)?);
+        }
         eprintln!("round {} of {}: {:.0} s", round + 1, wanted.rounds, begun.elapsed().as_secs_f64());
     }
     let mut lines = goals::compared(&samples);
     lines.retain(|line| line.work.is_none_or(|work| wanted.works.contains(&work)));
     lines.extend(memory);
+    if wanted.slow {
+        lines.push(beside_slow(&noticed, "requests", |p99| p99.kept));
+        lines.push(beside_slow(&noticed, "new connections", |p99| p99.new));
+    }
     let mut losses = Vec::new();
     if wanted.is_whole() {
         lines.push(peaks(&stage)?);
@@ -206,6 +221,26 @@ fn idle(stage: &Stage, count: usize) -> Result<Vec<Line>> {
         goals::amount("memory added by the proxy, idle", Bound::AtMost(10.0), " MiB", added),
         goals::amount("memory of an idle TLS connection", Bound::AtMost(26.0), " KiB", each),
     ])
+}
+
+/// How much slower a client's requests get: a ratio to its own when it was alone.
+fn beside_slow(noticed: &[Vec<Noticed>; 3], what: &str, p99: fn(P99) -> f64) -> Line {
+    let of = |contender: Contender, value: &dyn Fn(&Noticed) -> f64| {
+        median(noticed[contender as usize].iter().map(value).collect())
+    };
+    let rise = |contender| of(contender, &|one| p99(one.beside) / p99(one.alone));
+    let bound = Bound::AtMost(2.0);
+    Line {
+        what: format!("p99 beside {} slow clients, to alone: {what}", Mode::ALL.len() * CONNECTIONS as usize),
+        goal: bound.shown("×"),
+        values: Contender::ALL.map(|contender| {
+            let (alone, beside) =
+                (of(contender, &|one| p99(one.alone)), of(contender, &|one| p99(one.beside)));
+            format!("{:.2}× · {beside:.0} µs, alone {alone:.0}", rise(contender))
+        }),
+        met: Some(bound.is_met(rise(Contender::Tollgate))),
+        work: None,
+    }
 }
 
 /// The most memory until now.
