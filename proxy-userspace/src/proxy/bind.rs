@@ -56,7 +56,7 @@ impl Sockets {
         Self(sockets.collect())
     }
 
-    /// Binds what the plan wants and is not bound. What it does not want stays until [`Sockets::keep`].
+    /// Binds what the plan wants and is not bound. What it does not want stays until [`Sockets::release`].
     ///
     /// # Errors
     /// If an address can't be bound; then nothing is.
@@ -76,14 +76,12 @@ impl Sockets {
         Ok(addresses)
     }
 
-    /// Closes what the plan does not want; says what that was.
-    pub fn keep(&mut self, plan: Option<&Plan>) -> Vec<SocketAddr> {
+    /// What is bound and the plan does not want.
+    pub fn unwanted(&self, plan: Option<&Plan>) -> Vec<SocketAddr> {
         let wanted = |address: &SocketAddr| {
             plan.is_some_and(|plan| plan.listeners.values().any(|one| one.bind.contains(address)))
         };
-        let unwanted: Vec<_> = self.0.keys().filter(|address| !wanted(address)).copied().collect();
-        self.release(&unwanted);
-        unwanted
+        self.0.keys().filter(|address| !wanted(address)).copied().collect()
     }
 
     /// Closes these: nobody wants them any more, or the apply that they were bound for has failed.
@@ -145,12 +143,12 @@ mod tests {
         let kept = sockets.get(&first).expect("bound").as_raw_fd();
         assert_eq!(sockets.bind(&plan(&[first, second])).expect("bound"), [second]);
         assert_eq!(sockets.get(&first).expect("still bound").as_raw_fd(), kept);
-        sockets.keep(Some(&plan(&[second])));
+        sockets.release(&sockets.unwanted(Some(&plan(&[second]))));
         assert!(sockets.get(&first).is_none() && std::net::TcpStream::connect(first).is_err());
         std::net::TcpStream::connect(second).expect("the other listens");
         // The address can be bound again though somebody else, as a worker, has the socket still.
         let workers = sockets.get(&second).expect("bound").try_clone().expect("a copy");
-        sockets.keep(None);
+        sockets.release(&sockets.unwanted(None));
         assert_eq!(sockets.iter().count(), 0);
         assert_eq!(sockets.bind(&plan(&[second])).expect("free again"), [second]);
         drop(workers);

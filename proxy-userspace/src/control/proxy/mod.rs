@@ -65,6 +65,8 @@ pub(super) struct Proxy {
 #[derive(Debug)]
 struct State {
     sockets: Sockets,
+    /// Those of them that go when what is wanted is served.
+    unwanted: Vec<SocketAddr>,
     /// What is to be served.
     wanted: Option<Wanted>,
     /// What could not be served is tried again then, and after how long once more.
@@ -140,6 +142,7 @@ impl Proxy {
         let (offenders, receiver) = mpsc::channel(OFFENDERS);
         let state = State {
             sockets: inherited,
+            unwanted: Vec::new(),
             wanted: None,
             again: None,
             child: None,
@@ -176,7 +179,12 @@ impl Proxy {
             let opened = LogFile::open(&log.file);
             opened.map_err(|error| Trouble::System(format!("access log {}: {error}", log.file.display())))?;
         }
-        let bound = self.state().sockets.bind(plan).map_err(|error| Trouble::System(error.to_string()))?;
+        let mut state = self.state();
+        let bound = state.sockets.bind(plan).map_err(|error| Trouble::System(error.to_string()))?;
+        // Some of a plan before are still there, and are wanted again.
+        let unwanted = state.sockets.unwanted(Some(plan));
+        state.unwanted.retain(|address| unwanted.contains(address));
+        drop(state);
         Ok(Prepared { wanted: Some(wanted), bound, notes })
     }
 
@@ -196,10 +204,10 @@ impl Proxy {
         state.wanted = prepared.wanted;
         state.unused = None;
         self.notices.follow(state.files());
-        let plan = state.wanted.as_ref().map(|wanted| Arc::clone(&wanted.plan));
         // Held by systemd too: a daemon that is started again refuses nobody meanwhile.
         supervisor::store(prepared.bound.iter().filter_map(|one| Some((one, state.sockets.get(one)?))));
-        supervisor::forget(&state.sockets.keep(plan.as_deref()));
+        let plan = state.wanted.as_ref().map(|wanted| Arc::clone(&wanted.plan));
+        state.unwanted = state.sockets.unwanted(plan.as_deref());
         if let Err(why) = state.serve(&self.offenders) {
             notes.push(format!("the proxy does not serve this policy yet: {why}; it is tried again"));
         }
@@ -309,7 +317,12 @@ impl State {
     fn serve(&mut self, offenders: &mpsc::Sender<Ban>) -> Result<(), String> {
         let served = self.try_serve(offenders);
         match served {
-            Ok(_) => self.again = None,
+            Ok(()) => {
+                self.again = None;
+                // Not before: a worker that can't serve the new plan goes on with the one before, and its sockets.
+                self.sockets.release(&self.unwanted);
+                supervisor::forget(&std::mem::take(&mut self.unwanted));
+            }
             Err(_) => self.delay(),
         }
         served

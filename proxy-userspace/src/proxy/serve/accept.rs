@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -137,6 +138,11 @@ async fn listen(
                 admit(stream, peer, bound, &phases, &shared, &crew);
             }
             Err(error) if left(&error) => {}
+            // The daemon wants nobody to connect here any more, and says so next, or has said so to another worker.
+            Err(error) if error.raw_os_error() == Some(Errno::EINVAL as i32) => {
+                log::debug!("{bound}: closed: {error}");
+                return;
+            }
             Err(error) => {
                 // Once, not ten times a second.
                 if !troubled {

@@ -1,6 +1,6 @@
 //! What the proxy counts: requests by route, class of status and reason, latency, connections. Plain values for whoever shows them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -8,11 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{Shared, unix_ns};
 use crate::proxy::decide::Reason;
+use crate::proxy::plan::Plan;
 
 /// Upper ends of the buckets of latency, microseconds.
 const BUCKETS_US: [u64; 12] =
     [500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 5_000_000, 30_000_000];
 const DAY: i64 = 86_400;
+/// Routes of plans before that are still told, so that what they came to at last is not lost.
+const FORMER: usize = 256;
 
 /// What was counted since the start, and what is open now.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,6 +126,17 @@ impl Counts {
         }
     }
 
+    /// Routes that the plan has not any more are forgotten when they are many: names that come and go would otherwise stay for good.
+    fn routes_of(&self, plan: &Plan) -> BTreeMap<String, RouteCounts> {
+        let names: BTreeSet<_> = plan.routes.iter().map(|route| route.name.as_str()).collect();
+        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let stays = |name: &str| name.is_empty() || names.contains(name);
+        if routes.keys().filter(|name| !stays(name)).count() > FORMER {
+            routes.retain(|name, _| stays(name));
+        }
+        routes.clone()
+    }
+
     pub(super) fn snapshot(&self, shared: &Shared) -> Metrics {
         let state = shared.state.load_full();
         let now = i64::try_from(unix_ns() / 1_000_000_000).unwrap_or(i64::MAX);
@@ -138,7 +152,7 @@ impl Counts {
             })
         });
         Metrics {
-            routes: self.routes.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            routes: self.routes_of(&state.plan),
             reasons: reasons.filter(|(_, count)| *count > 0).collect(),
             connections: shared.seats.open(),
             tunnels: self.tunnels.load(Ordering::Relaxed),
@@ -158,5 +172,37 @@ impl Counts {
                 .collect(),
             servers: servers.collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::plan::{Action, Route};
+
+    #[test]
+    fn routes_that_the_plan_has_not_any_more_are_forgotten_when_they_are_many() {
+        let counts = Counts::default();
+        let request = |route: Option<&str>| {
+            counts.request(&Request { route, status: 200, received: 1, sent: 2, took_us: Some(3) });
+        };
+        [None, Some("stays"), Some("stays")].into_iter().for_each(request);
+        (0..FORMER).for_each(|number| request(Some(&format!("former {number}"))));
+        let route = Route {
+            name: "stays".to_owned(),
+            place: "policy.toml:1".to_owned(),
+            listeners: vec!["web".to_owned()],
+            hosts: Vec::new(),
+            path: "/".to_owned(),
+            action: Action::Respond { status: 200, content_type: String::new(), body: String::new() },
+            limit: None,
+            body: 0,
+            headers: BTreeMap::new(),
+        };
+        let plan = Plan { routes: vec![route], ..Plan::default() };
+        assert_eq!(counts.routes_of(&plan).len(), 2 + FORMER);
+        request(Some("one more"));
+        let shown = counts.routes_of(&plan).into_iter().map(|(name, one)| (name, one.classes[2]));
+        assert_eq!(shown.collect::<Vec<_>>(), [(String::new(), 1), ("stays".to_owned(), 2)]);
     }
 }

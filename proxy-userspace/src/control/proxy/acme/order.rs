@@ -2,10 +2,13 @@
 //! it may take minutes.
 
 use std::io;
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process;
 use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::schedule::Life;
@@ -73,7 +76,7 @@ pub(super) fn run(job: &Job, store: &Store, present: &Present) -> Result<Life, F
     let started = child::spawn("acme-client", &job.user);
     let (process, link) = started.map_err(|error| format!("a process for it can't be started: {error}"))?;
     let client = Client { process, link };
-    let chain = talk(&client, order, job, store, present);
+    let chain = within(PATIENCE, &client.link, || talk(&client, order, job, store, present));
     // Whatever came of it: nothing is pending any more. A worker that is gone answers nothing by itself.
     if let Err(why) = present(Vec::new()) {
         log::debug!("answers to challenges: {why}");
@@ -97,6 +100,32 @@ impl Drop for Client {
     }
 }
 
+/// Ends the link when the time is up, however little of a message comes at a time.
+fn within<T>(
+    patience: Duration,
+    link: &UnixStream,
+    talk: impl FnOnce() -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let end = Instant::now() + patience;
+    let (done, is_done) = sync_channel::<()>(0);
+    let outcome = thread::scope(|scope| {
+        scope.spawn(move || {
+            if is_done.recv_timeout(patience) == Err(RecvTimeoutError::Timeout)
+                && let Err(error) = link.shutdown(Shutdown::Both)
+            {
+                log::debug!("the process that orders certificates: {error}");
+            }
+        });
+        let outcome = talk();
+        drop(done);
+        outcome
+    });
+    match outcome {
+        Err(_) if Instant::now() >= end => Err(format!("it took longer than {patience:?}").into()),
+        outcome => outcome,
+    }
+}
+
 /// The chain that the client brings.
 fn talk(
     client: &Client,
@@ -105,19 +134,11 @@ fn talk(
     store: &Store,
     present: &Present,
 ) -> Result<String, Failure> {
-    let broken = |error: io::Error| match error.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-            Failure::from(format!("it took longer than {} s", PATIENCE.as_secs()))
-        }
-        _ => Failure::from(format!("the process that orders it: {error}")),
-    };
+    let broken = |error: io::Error| Failure::from(format!("the process that orders it: {error}"));
     let link = &client.link;
     link.set_write_timeout(Some(WRITE_PATIENCE)).map_err(broken)?;
     link::send(link, &ToClient::Order(Box::new(order)), &[]).map_err(broken)?;
-    let end = Instant::now() + PATIENCE;
     for _ in 0..MOST_MESSAGES {
-        let left = end.saturating_duration_since(Instant::now());
-        link.set_read_timeout(Some(left.max(Duration::from_millis(1)))).map_err(broken)?;
         let message = link::receive::<FromClient>(link, MOST_FROM_WORKER, false).map_err(broken)?;
         match message.map(|(message, _)| message) {
             Some(FromClient::Account(account)) => {
@@ -157,6 +178,32 @@ fn in_one_line(why: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_client_that_says_a_little_now_and_then_has_no_more_time_than_others() {
+        let (here, there) = UnixStream::pair().expect("a pair of sockets");
+        let trickle = thread::spawn(move || {
+            let mut sent = 0;
+            // A message without end.
+            while io::Write::write_all(&mut &there, if sent == 0 { &[0, 15, 0, 0] } else { b" " }).is_ok() {
+                sent += 1;
+                thread::sleep(Duration::from_millis(10));
+            }
+            sent
+        });
+        let begun = Instant::now();
+        let outcome = within(Duration::from_millis(300), &here, || {
+            let got = link::receive::<FromClient>(&here, MOST_FROM_WORKER, false);
+            got.map(drop).map_err(|error| error.to_string().into())
+        });
+        assert_eq!(outcome.expect_err("no message").why, "it took longer than 300ms");
+        assert!(begun.elapsed() < Duration::from_secs(30));
+        drop(here);
+        assert!(trickle.join().expect("no panic") > 1);
+        // Who is in time keeps what came of it.
+        let (here, _there) = UnixStream::pair().expect("a pair of sockets");
+        assert_eq!(within(Duration::from_secs(30), &here, || Ok(7)), Ok(7));
+    }
 
     #[test]
     fn what_a_stranger_says_is_one_line_and_not_too_long() {

@@ -4,28 +4,26 @@
 //! daemon ended or wants another worker, it finishes what is in flight and ends: sockets that the daemon or systemd keeps hold new
 //! connections meanwhile.
 
+mod access_log;
+mod answers;
+
 use std::fs::File;
-use std::io::Write;
 use std::net::TcpListener;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tokio::sync::mpsc;
 
-use super::decide::log::line;
+use access_log::{AccessLog, Lines};
+use answers::Answers;
+
 use super::link::{self, FromWorker, MOST_TO_WORKER, ToWorker};
-use super::plan::LogFormat;
 use super::privilege::{self, Files};
 use super::serve::tls::Certificates;
 use super::serve::{Ban, Record, Service, Sink};
-
-/// Bytes of log lines that are written at once.
-const LOG_BUFFER: usize = 64 << 10;
-/// A log line waits so long to be written at most.
-const LOG_DELAY: Duration = Duration::from_millis(200);
 
 /// Serves until the daemon says otherwise.
 ///
@@ -51,7 +49,9 @@ pub fn run(user: &str) -> anyhow::Result<()> {
 
 async fn serve(link: UnixStream) -> anyhow::Result<()> {
     let reader = link.try_clone().context("the link to the daemon")?;
-    let said = Arc::new(Said { link: Mutex::new(link), log: Mutex::default() });
+    let log = AccessLog::start().context("a thread for the access log")?;
+    let answers = Answers::start(link).context("a thread for what the daemon is told")?;
+    let said = Arc::new(Said { answers, log: log.lines() });
     let (tell, mut told) = mpsc::channel(16);
     std::thread::spawn(move || {
         loop {
@@ -69,22 +69,14 @@ async fn serve(link: UnixStream) -> anyhow::Result<()> {
             }
         }
     });
-    let mut flush = tokio::time::interval(LOG_DELAY);
     let mut service: Option<Service> = None;
     let mut drain = Duration::ZERO;
     loop {
-        let message = tokio::select! {
-            message = told.recv() => message,
-            _ = flush.tick() => {
-                said.flush();
-                continue;
-            }
-        };
-        match message {
+        match told.recv().await {
             Some((ToWorker::Serve { plan, secrets, sockets }, fds)) => {
                 drain = Duration::from_millis(plan.common.timeouts.drain_ms);
                 let sockets = sockets.into_iter().zip(fds.into_iter().map(TcpListener::from)).collect();
-                said.write_as(plan.common.access_log.as_ref().map(|log| log.format));
+                log.write_as(plan.common.access_log.as_ref().map(|log| log.format));
                 let certificates = Certificates::from(secrets);
                 let served = match &service {
                     Some(service) => service.replace(*plan, &certificates, sockets),
@@ -94,22 +86,26 @@ async fn serve(link: UnixStream) -> anyhow::Result<()> {
                         started.map(|started| service = Some(started))
                     }
                 };
-                said.tell(&match served {
+                said.answers.tell(match served {
                     Ok(()) => FromWorker::Serving,
                     Err(why) => FromWorker::Failed { why: why.to_string() },
                 });
             }
-            Some((ToWorker::Log, fds)) => said.log_to(fds),
+            Some((ToWorker::Log, fds)) => {
+                if let Some(fd) = fds.into_iter().next() {
+                    log.write_to(File::from(fd));
+                }
+            }
             Some((ToWorker::Present { proofs }, _)) => {
                 let presented = match &service {
                     Some(service) => service.present(proofs),
                     None => Err("there is nothing that it serves".to_owned()),
                 };
-                said.tell(&FromWorker::Presented(presented));
+                said.answers.tell(FromWorker::Presented(presented));
             }
             Some((ToWorker::Measure, _)) => {
                 let metrics = service.as_ref().map(Service::snapshot).unwrap_or_default();
-                said.tell(&FromWorker::Metrics(Box::new(metrics)));
+                said.answers.tell(FromWorker::Metrics(Box::new(metrics)));
             }
             Some((ToWorker::Drain, _)) | None => break,
         }
@@ -117,85 +113,22 @@ async fn serve(link: UnixStream) -> anyhow::Result<()> {
     if let Some(service) = service {
         service.drain(drain).await;
     }
-    said.flush();
+    log.end();
     Ok(())
 }
 
 /// Where what happens is told: the daemon, and the log.
 struct Said {
-    link: Mutex<UnixStream>,
-    log: Mutex<Log>,
-}
-
-/// The access log. Lines are made where requests are served, and written a little later.
-#[derive(Default)]
-struct Log {
-    /// `None`: none is wanted.
-    format: Option<LogFormat>,
-    file: Option<File>,
-    lines: Vec<u8>,
-}
-
-impl Said {
-    fn tell(&self, message: &FromWorker) {
-        let link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
-        // A daemon that is gone closes the link, and that ends this process.
-        if let Err(error) = link::send(&link, message, &[]) {
-            log::debug!("the daemon can't be told: {error}");
-        }
-    }
-
-    fn log(&self) -> MutexGuard<'_, Log> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write_as(&self, format: Option<LogFormat>) {
-        let mut log = self.log();
-        log.flush();
-        log.format = format;
-        if format.is_none() {
-            log.file = None;
-        }
-    }
-
-    fn log_to(&self, fds: Vec<OwnedFd>) {
-        let mut log = self.log();
-        log.flush();
-        log.file = fds.into_iter().next().map(File::from);
-    }
-
-    fn flush(&self) {
-        self.log().flush();
-    }
-}
-
-impl Log {
-    fn flush(&mut self) {
-        // Whole lines, in one write: another worker may be writing its last ones to the same file. Before there is a file, they
-        // wait for it.
-        let Some(file) = &mut self.file else { return };
-        if !self.lines.is_empty()
-            && let Err(error) = file.write_all(&self.lines)
-        {
-            log::error!("the access log can't be written: {error}");
-        }
-        self.lines.clear();
-    }
+    answers: Answers,
+    log: Lines,
 }
 
 impl Sink for Said {
     fn access(&self, record: &Record<'_>) {
-        let mut log = self.log();
-        let Some(format) = log.format else { return };
-        if log.lines.len() >= LOG_BUFFER {
-            log.flush();
-        }
-        if log.lines.len() < 2 * LOG_BUFFER {
-            line(format, record, &mut log.lines);
-        }
+        self.log.line(record);
     }
 
     fn offence(&self, ban: Ban) {
-        self.tell(&FromWorker::Ban(ban));
+        self.answers.offence(ban);
     }
 }
