@@ -28,6 +28,7 @@ balancers = ["192.0.2.0/28", "2001:db8::/64"]
 [proxy]
 user = "www-data"
 trusted = "balancers"
+threads = 3
 max-connections = 500
 max-connections-per-source = 50
 access-log = { file = "/var/log/a.log", format = "combined" }
@@ -114,7 +115,7 @@ fn every_key_arrives_in_the_plan() {
         c.trusted.iter().map(ToString::to_string).collect::<Vec<_>>(),
         ["192.0.2.0/28", "2001:db8::/64"]
     );
-    assert_eq!((c.max_connections, c.max_connections_per_source), (500, 50));
+    assert_eq!((c.threads, c.max_connections, c.max_connections_per_source), (Some(3), 500, 50));
     let log = c.access_log.as_ref().expect("a log");
     assert_eq!((log.file.as_path(), log.format), (Path::new("/var/log/a.log"), LogFormat::Combined));
     assert_eq!(c.headers, BTreeMap::from([("x-frame-options".to_owned(), "DENY".to_owned())]));

@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 use tollgate::proxy::privilege::is_harmless;
 use tollgate_tests::bans::{listed, said};
-use tollgate_tests::lab::Lab;
+use tollgate_tests::lab::{Lab, SERVER_V4};
 use tollgate_tests::routes::{CRM, DASHBOARD, certificate, platform};
 use tollgate_tests::services::{Services, TEMP_PREFIX, browser};
 use tollgate_tests::{Host, Tollgate};
@@ -361,5 +361,51 @@ fn routes_go_back_with_a_policy_that_is_taken_back() -> Result<()> {
     }
     let got = routes.curl(Host::Lan, &["https://192.168.0.104/"])?;
     ensure!(got.contains("port 8082"), "{got}: {}", routes.tollgate.log());
+    Ok(())
+}
+
+#[test]
+fn another_number_of_threads_is_another_process_and_costs_nobody_an_answer() -> Result<()> {
+    let routes = Routes::start()?;
+    let threads = |pid: i32| -> Result<usize> {
+        let names = fs::read_dir(format!("/proc/{pid}/task"))?
+            .map(|task| Ok(fs::read_to_string(task?.path().join("comm"))?))
+            .collect::<Result<Vec<String>>>()?;
+        Ok(names.iter().filter(|name| name.starts_with("serve-")).count())
+    };
+    let worker = routes.worker()?;
+    let processors = std::thread::available_parallelism()?.get().min(64);
+    ensure!(threads(worker)? == processors, "{} threads, {processors} processors", threads(worker)?);
+    // A client in the middle of a connection.
+    let connect = || Ok(TcpStream::connect((SERVER_V4, 80))?);
+    let mut client = routes.lab.ns(Host::Lan).in_ns(connect)?;
+    client.set_read_timeout(Some(PATIENCE))?;
+    let mut ask = || -> Result<String> {
+        client.write_all(b"GET / HTTP/1.1\r\nHost: x.example\r\n\r\n")?;
+        let (mut answer, mut part) = (String::new(), [0; 4096]);
+        loop {
+            let read = client.read(&mut part)?;
+            ensure!(read > 0, "closed after {answer:?}");
+            answer.push_str(&String::from_utf8_lossy(&part[..read]));
+            let Some((head, body)) = answer.split_once("\r\n\r\n") else { continue };
+            let length = head.lines().find_map(|line| {
+                let (name, value) = line.split_once(": ")?;
+                name.eq_ignore_ascii_case("content-length").then(|| value.parse().ok())?
+            });
+            if body.len() >= length.unwrap_or(0) {
+                return Ok(answer);
+            }
+        }
+    };
+    ensure!(ask()?.starts_with("HTTP/1.1 200"), "no answer before");
+    let before = fs::read_to_string(routes.policy())?;
+    fs::write(routes.policy(), before.replacen("[proxy]\n", "[proxy]\nthreads = 1\n", 1))?;
+    let output = routes.tollgate.apply(&routes.policy())?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let next = routes.worker_besides(worker)?;
+    ensure!(threads(next)? == 1, "{} threads, one was asked for", threads(next)?);
+    ensure!(ask()?.starts_with("HTTP/1.1 200"), "the connection of before gets no answer");
+    let got = routes.curl(Host::Lan, &["https://192.168.0.104/"])?;
+    ensure!(got.contains("port 8082"), "{got}");
     Ok(())
 }

@@ -70,6 +70,7 @@ pub(super) type Headers = BTreeMap<Spanned<String>, Spanned<String>>;
 pub(super) struct Proxy {
     pub(super) user: Option<Spanned<String>>,
     pub(super) trusted: Option<Spanned<Names>>,
+    pub(super) threads: Option<Spanned<i64>>,
     pub(super) max_connections: Option<Spanned<i64>>,
     pub(super) max_connections_per_source: Option<Spanned<i64>>,
     pub(super) access_log: Option<Spanned<AccessLog>>,

@@ -46,6 +46,7 @@ impl Default for Common {
             user: "nobody".to_owned(),
             trusted: Vec::new(),
             access_log: None,
+            threads: None,
             max_connections: 10_000,
             max_connections_per_source: 256,
             sizes: Sizes { target: 8 << 10, headers: 32 << 10, header_count: 100, body: 1 << 20 },
@@ -74,6 +75,8 @@ pub struct Common {
     pub trusted: Vec<IpNet>,
     /// Where each answered request is noted.
     pub access_log: Option<AccessLog>,
+    /// Threads that serve; one for each processor, if the policy does not say.
+    pub threads: Option<u16>,
     /// Open client connections at most.
     pub max_connections: u32,
     /// Open client connections of one source at most (IPv6: of one /64).

@@ -8,7 +8,7 @@ use tollgate::proxy::plan::{Health, Server};
 
 use crate::backend::{Backend, Does, a_moment, says};
 use crate::client::{GET, Wire};
-use crate::stage::{Stage, socket, upstream, within};
+use crate::stage::{Stage, THREADS, socket, upstream, within};
 
 const POST: &str = "POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 3\r\n\r\nabc";
 const EMPTY_POST: &str = "POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 0\r\n\r\n";
@@ -287,7 +287,8 @@ mod http2 {
         static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
         let mut h2 = upstream(&[server(&CONNECTIONS).await]);
         h2.protocol = UpstreamProtocol::Http2;
-        let stage = Stage::with(h2, |_| {});
+        // Where all of them share one connection.
+        let stage = Stage::with(h2, |plan| plan.common.threads = Some(1));
         let mut idle = Vec::new();
         for _ in 0..6 {
             let mut wire = Wire::to(stage.address).await;
@@ -303,7 +304,7 @@ mod http2 {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn an_http2_upstream_has_one_connection() {
+    async fn an_http2_upstream_has_one_connection_of_each_thread() {
         static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
         let address = server(&CONNECTIONS).await;
         let mut h2 = upstream(&[address]);
@@ -322,6 +323,6 @@ mod http2 {
         for task in tasks {
             task.await.expect("all were answered");
         }
-        assert_eq!(CONNECTIONS.load(Ordering::Relaxed), 1);
+        assert_eq!(CONNECTIONS.load(Ordering::Relaxed), usize::from(THREADS));
     }
 }

@@ -77,9 +77,12 @@ pub fn upstream(servers: &[SocketAddr]) -> Upstream {
     }
 }
 
+/// Threads that serve, on every machine.
+pub const THREADS: u16 = 2;
+
 /// One listener without TLS, one route for everything, patient.
 pub fn plan(address: SocketAddr, upstream: Upstream) -> Plan {
-    let mut common = Common::default();
+    let mut common = Common { threads: Some(THREADS), ..Common::default() };
     let patient = 30_000;
     common.timeouts = ClientTimeouts {
         handshake_ms: patient,

@@ -19,7 +19,7 @@ use crate::proxy::acme::Proof;
 use crate::proxy::bind::Sockets;
 use crate::proxy::decide::Ban;
 use crate::proxy::link::{self, FromWorker, MOST_FROM_WORKER, Secrets, ToWorker};
-use crate::proxy::plan::Plan;
+use crate::proxy::plan::{Common, Plan};
 use crate::proxy::serve::Metrics;
 
 /// How long a worker may take to start and serve.
@@ -51,6 +51,19 @@ pub(super) fn spawn(part: &str, user: &str) -> io::Result<(process::Child, UnixS
     Ok((command.spawn()?, link))
 }
 
+/// What of a plan takes another process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Made {
+    user: String,
+    threads: Option<u16>,
+}
+
+impl Made {
+    fn of(common: &Common) -> Self {
+        Self { user: common.user.clone(), threads: common.threads }
+    }
+}
+
 /// A running worker.
 #[derive(Debug)]
 pub(super) struct Child {
@@ -61,15 +74,16 @@ pub(super) struct Child {
     listener: JoinHandle<()>,
     /// The addresses that it listens at.
     given: BTreeSet<SocketAddr>,
-    user: String,
+    /// What it was started for, and can't change.
+    made: Made,
     /// How long what it serves may take to be finished.
     drain: Duration,
 }
 
 impl Child {
-    /// Starts one.
-    pub(super) fn start(user: &str, offenders: mpsc::Sender<Ban>) -> io::Result<Self> {
-        let (process, link) = spawn("proxy-worker", user)?;
+    /// Starts one that can serve plans with this in common.
+    pub(super) fn start(common: &Common, offenders: mpsc::Sender<Ban>) -> io::Result<Self> {
+        let (process, link) = spawn("proxy-worker", &common.user)?;
         // A worker that does not read must not hold up the daemon.
         link.set_write_timeout(Some(PATIENCE))?;
         let (tell, answers) = sync_channel(ANSWERS);
@@ -83,14 +97,14 @@ impl Child {
             answers,
             listener,
             given: BTreeSet::new(),
-            user: user.to_owned(),
+            made: Made::of(common),
             drain: Duration::ZERO,
         })
     }
 
-    /// Its user.
-    pub(super) fn user(&self) -> &str {
-        &self.user
+    /// Whether it can serve plans with this in common: another user or number of threads is another process.
+    pub(super) fn is_for(&self, common: &Common) -> bool {
+        self.made == Made::of(common)
     }
 
     /// Its process id.
@@ -261,11 +275,11 @@ mod tests {
         let (tell, answers) = sync_channel(ANSWERS);
         // Anything that ends by itself: what is spoken to is the link.
         let process = Command::new("true").spawn().expect("a process");
-        let (given, user, drain) = (BTreeSet::new(), "nobody".to_owned(), Duration::ZERO);
+        let (given, drain, made) = (BTreeSet::new(), Duration::ZERO, Made::of(&Common::default()));
         let (reader, (told, heard)) = (link.try_clone().expect("a copy"), sync_channel(ANSWERS));
         let (offenders, _) = mpsc::channel(1);
         let listener = std::thread::spawn(move || listen(&reader, &told, &offenders));
-        let mut child = Child { process, link, answers, listener, given, user, drain };
+        let mut child = Child { process, link, answers, listener, given, made, drain };
         let mut bound = Sockets::default();
         let free = TcpListener::bind("127.0.0.1:0").and_then(|one| one.local_addr()).expect("a port");
         let listener = Listener { bind: vec![free], tls: None, http2: false };

@@ -333,15 +333,15 @@ impl State {
             self.let_go();
             return Ok(());
         };
-        let user = &wanted.plan.common.user;
+        let common = &wanted.plan.common;
         // Another user is another process; the one before finishes what is in flight.
-        if self.child.as_ref().is_some_and(|child| child.user() != user) {
+        if self.child.as_ref().is_some_and(|child| !child.is_for(common)) {
             self.leaving.extend(self.child.take().map(Child::drain));
         }
         let mut child = match self.child.take() {
             Some(child) => child,
             None => {
-                let child = Child::start(user, offenders.clone());
+                let child = Child::start(common, offenders.clone());
                 let child = child.map_err(|error| format!("its worker can't be started: {error}"))?;
                 log::info!("the proxy's worker is process {}", child.pid());
                 self.log = None;

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{Client, Router, hop};
+use super::{Client, Router};
 
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -26,7 +26,7 @@ pub(super) struct Who {
     /// The other end of the socket.
     peer: IpAddr,
     /// It is a trusted proxy.
-    trusted: bool,
+    pub(super) trusted: bool,
 }
 
 /// The right-most address that is no trusted proxy; where all are, or what follows can't be read, the left-most that was read.
@@ -52,35 +52,37 @@ fn behind(router: &Router, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
     found
 }
 
-/// Puts the truth in the place of what came.
+/// Whether what a client says under this name goes, for [`set`] says it, or nobody does: `Forwarded` is not written by this proxy, and
+/// would contradict what is.
+pub(super) fn is_replaced(name: &str, trusted: bool) -> bool {
+    matches!(name, "forwarded" | "x-real-ip" | "x-request-id")
+        || (!trusted && name.starts_with("x-forwarded-"))
+}
+
+/// Puts the truth in the place of what came, when [`is_replaced`] has been taken out.
 pub(super) fn set(headers: &mut HeaderMap, who: &Who, tls: bool, id: &HeaderValue) {
     let Who { client, peer, trusted } = *who;
     let said: Vec<HeaderValue> =
         if trusted { headers.get_all(FOR).iter().cloned().collect() } else { Vec::new() };
     let proto =
         headers.get(PROTO).filter(|_| trusted).filter(|proto| *proto == "http" || *proto == "https").cloned();
-    // `Forwarded` is not written by this proxy, and would contradict what is.
-    hop::remove_where(headers, |name| {
-        name == "forwarded"
-            || name == "x-real-ip"
-            || name == "x-request-id"
-            || (!trusted && name.starts_with("x-forwarded-"))
-    });
     let proto = proto.unwrap_or(HeaderValue::from_static(if tls { "https" } else { "http" }));
-    let mut chain: Vec<u8> = Vec::new();
-    for line in &said {
-        if !line.is_empty() {
-            chain.extend_from_slice(line.as_bytes());
-            chain.extend_from_slice(b", ");
-        }
-    }
-    chain.extend_from_slice(peer.to_string().as_bytes());
     // Values that were headers, joined by a comma, are a header.
-    if let Ok(chain) = HeaderValue::from_bytes(&chain) {
+    let value = |text: &[u8]| HeaderValue::from_bytes(text).ok();
+    let peers = value(peer.to_string().as_bytes());
+    let real = if client == peer { peers.clone() } else { value(client.to_string().as_bytes()) };
+    let chain = if said.iter().all(HeaderValue::is_empty) {
+        peers
+    } else {
+        let lines = said.iter().map(HeaderValue::as_bytes).filter(|line| !line.is_empty());
+        let lines: Vec<&[u8]> = lines.chain(peers.iter().map(HeaderValue::as_bytes)).collect();
+        value(&lines.join(&b", "[..]))
+    };
+    if let Some(chain) = chain {
         headers.insert(FOR, chain);
     }
     headers.insert(PROTO, proto);
-    if let Ok(address) = HeaderValue::from_str(&client.to_string()) {
+    if let Some(address) = real {
         headers.insert(REAL_IP, address);
     }
     headers.insert(REQUEST_ID, id.clone());

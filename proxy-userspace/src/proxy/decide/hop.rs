@@ -8,40 +8,38 @@ pub(super) fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> 
     tokens(headers, name).any(|found| found.eq_ignore_ascii_case(token))
 }
 
-/// Removes what is meant for this connection: the known ones, and those that `Connection` names, but for framing, `Host` and what
-/// `kept` says, which no peer may have removed by naming them.
-pub(super) fn strip(headers: &mut HeaderMap, kept: impl Fn(&str) -> bool) {
-    if headers.contains_key(header::CONNECTION) {
-        let named: Vec<HeaderName> = tokens(headers, &header::CONNECTION)
+/// Removes what is meant for this connection, and all other headers whose name (lower case) is `unwanted`. For this connection are
+/// the known ones, and those that `Connection` names, but for framing, `Host` and what `kept` says, which no peer may have removed by
+/// naming them.
+pub(super) fn strip(headers: &mut HeaderMap, kept: impl Fn(&str) -> bool, unwanted: impl Fn(&str) -> bool) {
+    // Most have none or one of them: one walk costs less than to ask for each.
+    let mut gone: Vec<HeaderName> =
+        headers.keys().filter(|name| is_of_connection(name) || unwanted(name.as_str())).cloned().collect();
+    if gone.contains(&header::CONNECTION) {
+        let named = tokens(headers, &header::CONNECTION)
             .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
-            .filter(|name| *name != header::CONTENT_LENGTH && *name != header::HOST && !kept(name.as_str()))
-            .collect();
-        for name in named {
-            headers.remove(name);
-        }
+            .filter(|name| *name != header::CONTENT_LENGTH && *name != header::HOST && !kept(name.as_str()));
+        gone.extend(named);
     }
-    for name in [
-        header::CONNECTION,
-        HeaderName::from_static("keep-alive"),
-        HeaderName::from_static("proxy-connection"),
-        HeaderName::from_static("http2-settings"),
-        header::PROXY_AUTHENTICATE,
-        header::PROXY_AUTHORIZATION,
-        header::TE,
-        header::TRAILER,
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-    ] {
+    for name in gone {
         headers.remove(name);
     }
 }
 
-/// Removes all headers whose name (lower case) is so.
-pub(super) fn remove_where(headers: &mut HeaderMap, so: impl Fn(&str) -> bool) {
-    let names: Vec<HeaderName> = headers.keys().filter(|name| so(name.as_str())).cloned().collect();
-    for name in names {
-        headers.remove(name);
-    }
+fn is_of_connection(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "http2-settings"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+    )
 }
 
 /// The tokens of a header that is a comma-separated list, of all its lines.
@@ -66,7 +64,7 @@ mod tests {
         for (name, value) in lines {
             headers.append(*name, HeaderValue::from_static(value));
         }
-        strip(&mut headers, |name| name == "x-kept");
+        strip(&mut headers, |name| name == "x-kept", |name| name == "x-unwanted");
         let mut names: Vec<String> = headers.keys().map(ToString::to_string).collect();
         names.sort();
         names
@@ -88,6 +86,12 @@ mod tests {
         ] {
             assert_eq!(left(&[(name, "x"), ("accept", "y")]), ["accept"], "{name}");
         }
+    }
+
+    #[test]
+    fn what_is_unwanted_ends_here_whoever_names_it() {
+        assert_eq!(left(&[("x-unwanted", "1"), ("x-a", "1"), ("x-unwanted", "2")]), ["x-a"]);
+        assert_eq!(left(&[("connection", "x-unwanted"), ("x-unwanted", "1"), ("x-kept", "1")]), ["x-kept"]);
     }
 
     #[test]

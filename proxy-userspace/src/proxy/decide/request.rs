@@ -166,9 +166,11 @@ fn rewrite_headers(
     body: Option<u64>,
 ) {
     let headers = &mut head.headers;
-    hop::strip(headers, forwarded::speaks_of_clients);
     // WSGI and CGI make `X_Real_IP` and `X-Real-IP` one, and `Proxy` an environment variable that clients obey.
-    hop::remove_where(headers, |name| name.contains('_') || name == "proxy" || name == "expect");
+    let unwanted = |name: &str| {
+        name.contains('_') || matches!(name, "proxy" | "expect") || forwarded::is_replaced(name, who.trusted)
+    };
+    hop::strip(headers, forwarded::speaks_of_clients, unwanted);
     join_cookies(headers);
     forwarded::set(headers, who, client.tls.is_some(), &asked.id);
     match (body, declared) {

@@ -29,10 +29,9 @@ pub fn response(route: &RouteState, asked: &Asked, head: &mut Parts) -> Result<T
         (true, Version::HTTP_2) => Trailers::of(&head.headers),
         (true, _) => Trailers::announced(&head.headers),
     };
-    hop::strip(&mut head.headers, |_| false);
-    hop::remove_where(&mut head.headers, |name| {
-        name == "server" || name == "x-sendfile" || name.starts_with("x-accel-")
-    });
+    let of_the_upstream =
+        |name: &str| matches!(name, "server" | "x-sendfile") || name.starts_with("x-accel-");
+    hop::strip(&mut head.headers, |_| false, of_the_upstream);
     if switching || head.status == StatusCode::NO_CONTENT {
         // RFC 9110 8.6.
         head.headers.remove(header::CONTENT_LENGTH);

@@ -29,14 +29,14 @@ pub struct Router {
     headers: Vec<(HeaderName, HeaderValue)>,
     pub(super) common: plan::Common,
     abuse: Arc<Offences>,
-    zones: Zones,
+    zones: Arc<Zones>,
 }
 
 /// A route, and its state.
 #[derive(Debug)]
 pub struct RouteState {
     /// As planned.
-    pub plan: plan::Route,
+    pub plan: Arc<plan::Route>,
     /// The upstream's name, if it forwards.
     pub upstream: Option<Arc<str>>,
     /// What is spoken to it.
@@ -69,15 +69,21 @@ struct Paths {
 impl Router {
     /// Compiles a plan. Counts begin at nothing.
     pub fn new(plan: &Plan) -> Self {
-        Self::compile(plan, None)
+        Self::compile(plan, None, Arc::new(Zones::new(&plan.zones)))
     }
 
     /// Compiles the plan that follows this one: limits that did not change keep their state, and so do offences.
     pub fn succeed(&self, plan: &Plan) -> Self {
-        Self::compile(plan, Some(self))
+        Self::compile(plan, Some(self), Arc::new(Zones::new(&plan.zones)))
     }
 
-    fn compile(plan: &Plan, before: Option<&Self>) -> Self {
+    /// The same for another thread, from the plan that this one is of: what is counted is shared, and what each request takes a hand on
+    /// is not, since processors that count up and down in the same place wait for each other.
+    pub fn twin(&self, plan: &Plan) -> Self {
+        Self::compile(plan, Some(self), Arc::clone(&self.zones))
+    }
+
+    fn compile(plan: &Plan, before: Option<&Self>, zones: Arc<Zones>) -> Self {
         let known: HashMap<&str, &RouteState> = before
             .map(|before| {
                 before.routes.iter().map(|route| (route.plan.name.as_str(), route.as_ref())).collect()
@@ -97,7 +103,7 @@ impl Router {
             headers: headers([&plan.common.headers]),
             common: plan.common.clone(),
             abuse: before.map(|before| before.abuse.clone()).unwrap_or_default(),
-            zones: Zones::new(&plan.zones),
+            zones,
         }
     }
 
@@ -200,13 +206,18 @@ impl RouteState {
                 before.and_then(|before| before.limiter.clone()).filter(|limiter| limiter.is_for(limit));
             kept.unwrap_or_else(|| Arc::new(Limiter::new(limit)))
         });
+        // Bodies may be long: there is one of each, however many threads and plans have it.
+        let same = before.filter(|before| *before.plan == *route);
         let (upstream, body) = match &route.action {
             Action::Forward { upstream, .. } => (Some(upstream.as_str()), Bytes::new()),
             Action::Redirect { .. } => (None, Bytes::new()),
-            Action::Respond { body, .. } => (None, Bytes::copy_from_slice(body.as_bytes())),
+            Action::Respond { body, .. } => {
+                let kept = same.map(|same| same.body.clone());
+                (None, kept.unwrap_or_else(|| Bytes::copy_from_slice(body.as_bytes())))
+            }
         };
         Self {
-            plan: route.clone(),
+            plan: same.map_or_else(|| Arc::new(route.clone()), |same| Arc::clone(&same.plan)),
             upstream: upstream.map(Arc::from),
             protocol: upstream
                 .and_then(|name| plan.upstreams.get(name))

@@ -169,7 +169,7 @@ fn admit(
     shared: &Arc<Shared>,
     crew: &Crew,
 ) {
-    let state = shared.state.load_full();
+    let state = shared.state();
     // Not there: the listener has just gone.
     let Some(listener) = state.addresses.get(&bound).cloned() else { return };
     let common = &state.plan.common;
@@ -179,7 +179,7 @@ fn admit(
         shared.counts.reason(Reason::TooManyConnections);
         return;
     };
-    shared.counts.accepted.fetch_add(1, Ordering::Relaxed);
+    shared.counts.accepted();
     // A client that does not read would leave its answer's rest to the kernel, which keeps that for minutes after the connection
     // was cut, uncounted by any limit of ours.
     let patience = u32::try_from(common.timeouts.send_ms).unwrap_or(u32::MAX);

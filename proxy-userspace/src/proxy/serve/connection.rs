@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::error::Error as _;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -59,6 +60,8 @@ pub(super) struct Connection {
     pub(super) progress: Arc<Progress>,
     pub(super) http2: bool,
     pub(super) phases: watch::Receiver<Phase>,
+    /// Its listener has gone: an answer is the last. Beside `phases`, which all connections would lock for each request.
+    parts: AtomicBool,
     /// Why it was cut, if it was.
     pub(super) cut: OnceLock<Reason>,
     timeouts: ClientTimeouts,
@@ -80,9 +83,21 @@ impl Connection {
     ) -> Arc<Self> {
         let common = &state.plan.common;
         let (timeouts, sizes) = (common.timeouts, common.sizes);
-        let cut = OnceLock::new();
+        let (cut, parts) = (OnceLock::new(), AtomicBool::new(false));
         let client = ArcSwap::from_pointee(client);
-        Arc::new(Self { shared, client, bound, progress, http2, phases, cut, timeouts, sizes, _seat: seat })
+        Arc::new(Self {
+            shared,
+            client,
+            bound,
+            progress,
+            http2,
+            phases,
+            parts,
+            cut,
+            timeouts,
+            sizes,
+            _seat: seat,
+        })
     }
 
     /// Who is connected, with the listener's name in this plan.
@@ -119,7 +134,7 @@ pub(super) async fn serve(
             let mut answer = exchange(Arc::clone(&connection), request).await;
             // So that the client sends its next request elsewhere, and not into a connection that closes. A tunnel's head names its
             // protocol there.
-            let is_last = !connection.http2 && *connection.phases.borrow() != Phase::Serving;
+            let is_last = !connection.http2 && connection.parts.load(Ordering::Relaxed);
             if is_last && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
@@ -152,6 +167,7 @@ async fn drive<S: Future<Output = hyper::Result<()>>>(
     let mut parting = pin!(sleep(Duration::MAX));
     let (mut parts, mut told) = (false, false);
     loop {
+        connection.parts.store(phase != Phase::Serving, Ordering::Relaxed);
         match phase {
             Phase::Draining if !parts => {
                 let wait = if connection.http2 { Duration::ZERO } else { PARTING };
@@ -253,7 +269,7 @@ fn ended(connection: &Connection, outcome: Result<(), hyper::Error>) {
     let Err(error) = outcome else { return };
     log::debug!("{}: {error}", connection.peer());
     if broke_http2(&error) {
-        let state = connection.shared.state.load_full();
+        let state = connection.shared.state();
         let client = connection.client(&state);
         return connection.shared.offence(&state, &client, Reason::Http2Invalid, None);
     }
@@ -261,7 +277,7 @@ fn ended(connection: &Connection, outcome: Result<(), hyper::Error>) {
         return;
     }
     let reason = if error.is_parse_too_large() { Reason::HeaderTooLarge } else { Reason::BadRequest };
-    let state = connection.shared.state.load_full();
+    let state = connection.shared.state();
     let client = connection.client(&state);
     connection.shared.offence(&state, &client, reason, None);
     connection.shared.sink.access(&Record {

@@ -93,7 +93,7 @@ impl Drop for Entry {
             duration_ns: nanoseconds(took),
             upstream_ns: self.upstream_ns,
             route,
-            upstream: self.server.as_ref().map(|server| server.label.as_str()),
+            upstream: self.server.as_ref().map(|server| server.known.label.as_str()),
             reason: self.reason,
         });
     }
@@ -109,7 +109,7 @@ pub(super) async fn exchange(
     mut request: Request<Incoming>,
 ) -> Response<AnswerBody> {
     let in_flight = connection.progress.request();
-    let state = connection.shared.state.load_full();
+    let state = connection.shared.state();
     let (begun, unix_ns) = (Instant::now(), unix_ns());
     let upgrade = request.extensions_mut().remove::<OnUpgrade>();
     let (head, incoming) = request.into_parts();

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Shared, unix_ns};
+use super::{Shared, threads, unix_ns};
 use crate::proxy::decide::Reason;
 use crate::proxy::plan::Plan;
 
@@ -80,14 +80,20 @@ pub struct ServerHealth {
     pub avoided: bool,
 }
 
-/// The counters themselves.
+/// The counters themselves: for each thread that serves its own, and one for all others.
+#[derive(Debug)]
+pub(super) struct Counts(Vec<Shard>);
+
+/// In lines of the cache that no other thread writes.
 #[derive(Debug, Default)]
-pub(super) struct Counts {
+#[repr(align(128))]
+struct Shard {
     routes: Mutex<BTreeMap<String, RouteCounts>>,
     /// By the places of [`Reason::ALL`].
     reasons: [AtomicU64; Reason::ALL.len()],
-    pub(super) accepted: AtomicU64,
-    pub(super) tunnels: AtomicU32,
+    accepted: AtomicU64,
+    /// Those that began here, less those that ended here: less than nothing, maybe.
+    tunnels: AtomicU32,
     latency: [AtomicU64; BUCKETS_US.len() + 1],
     latency_sum_us: AtomicU64,
 }
@@ -103,12 +109,38 @@ pub(super) struct Request<'a> {
 }
 
 impl Counts {
+    pub(super) fn new(threads: usize) -> Self {
+        Self((0..=threads).map(|_| Shard::default()).collect())
+    }
+
+    /// This thread's.
+    fn shard(&self) -> &Shard {
+        &self.0[threads::number().min(self.0.len() - 1)]
+    }
+
+    fn sum(&self, of: impl Fn(&Shard) -> &AtomicU64) -> u64 {
+        self.0.iter().map(|shard| of(shard).load(Ordering::Relaxed)).sum()
+    }
+
     pub(super) fn reason(&self, reason: Reason) {
-        self.reasons[reason as usize].fetch_add(1, Ordering::Relaxed);
+        self.shard().reasons[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn accepted(&self) {
+        self.shard().accepted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn tunnel_begins(&self) {
+        self.shard().tunnels.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn tunnel_ends(&self) {
+        self.shard().tunnels.fetch_sub(1, Ordering::Relaxed);
     }
 
     pub(super) fn request(&self, request: &Request<'_>) {
-        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let shard = self.shard();
+        let mut routes = shard.routes.lock().unwrap_or_else(PoisonError::into_inner);
         let name = request.route.unwrap_or_default();
         if !routes.contains_key(name) {
             routes.insert(name.to_owned(), RouteCounts::default());
@@ -121,47 +153,57 @@ impl Counts {
         drop(routes);
         if let Some(took_us) = request.took_us {
             let bucket = BUCKETS_US.iter().position(|upto| took_us <= *upto).unwrap_or(BUCKETS_US.len());
-            self.latency[bucket].fetch_add(1, Ordering::Relaxed);
-            self.latency_sum_us.fetch_add(took_us, Ordering::Relaxed);
+            shard.latency[bucket].fetch_add(1, Ordering::Relaxed);
+            shard.latency_sum_us.fetch_add(took_us, Ordering::Relaxed);
         }
     }
 
     /// Routes that the plan has not any more are forgotten when they are many: names that come and go would otherwise stay for good.
     fn routes_of(&self, plan: &Plan) -> BTreeMap<String, RouteCounts> {
         let names: BTreeSet<_> = plan.routes.iter().map(|route| route.name.as_str()).collect();
-        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
         let stays = |name: &str| name.is_empty() || names.contains(name);
-        if routes.keys().filter(|name| !stays(name)).count() > FORMER {
-            routes.retain(|name, _| stays(name));
+        let mut all = BTreeMap::<String, RouteCounts>::new();
+        for shard in &self.0 {
+            let mut routes = shard.routes.lock().unwrap_or_else(PoisonError::into_inner);
+            if routes.keys().filter(|name| !stays(name)).count() > FORMER {
+                routes.retain(|name, _| stays(name));
+            }
+            for (name, counts) in &*routes {
+                all.entry(name.clone()).or_default().add(counts);
+            }
         }
-        routes.clone()
+        all
     }
 
     pub(super) fn snapshot(&self, shared: &Shared) -> Metrics {
-        let state = shared.state.load_full();
+        let state = shared.states.common();
         let now = i64::try_from(unix_ns() / 1_000_000_000).unwrap_or(i64::MAX);
-        let reasons = Reason::ALL.iter().zip(&self.reasons);
-        let reasons =
-            reasons.map(|(reason, count)| (reason.name().to_owned(), count.load(Ordering::Relaxed)));
+        let reasons = Reason::ALL
+            .iter()
+            .map(|reason| (reason.name().to_owned(), self.sum(|shard| &shard.reasons[*reason as usize])));
         let ends = BUCKETS_US.iter().copied().map(Some).chain([None]);
+        let tunnels = self.0.iter().map(|shard| shard.tunnels.load(Ordering::Relaxed));
         let servers = state.upstreams.values().flat_map(|upstream| {
             upstream.servers.iter().map(|server| ServerHealth {
                 upstream: upstream.name.clone(),
-                server: server.label.clone(),
-                avoided: server.health.is_avoided(),
+                server: server.known.label.clone(),
+                avoided: server.known.health.is_avoided(),
             })
         });
         Metrics {
             routes: self.routes_of(&state.plan),
             reasons: reasons.filter(|(_, count)| *count > 0).collect(),
             connections: shared.seats.open(),
-            tunnels: self.tunnels.load(Ordering::Relaxed),
-            accepted: self.accepted.load(Ordering::Relaxed),
+            tunnels: tunnels.fold(0, u32::wrapping_add),
+            accepted: self.sum(|shard| &shard.accepted),
             latency: ends
-                .zip(&self.latency)
-                .map(|(upto_us, count)| LatencyBucket { upto_us, count: count.load(Ordering::Relaxed) })
+                .enumerate()
+                .map(|(place, upto_us)| LatencyBucket {
+                    upto_us,
+                    count: self.sum(|shard| &shard.latency[place]),
+                })
                 .collect(),
-            latency_sum_us: self.latency_sum_us.load(Ordering::Relaxed),
+            latency_sum_us: self.sum(|shard| &shard.latency_sum_us),
             certificates: state
                 .expiries
                 .iter()
@@ -175,6 +217,14 @@ impl Counts {
     }
 }
 
+impl RouteCounts {
+    fn add(&mut self, other: &Self) {
+        self.classes.iter_mut().zip(other.classes).for_each(|(class, more)| *class += more);
+        self.received += other.received;
+        self.sent += other.sent;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,7 +232,7 @@ mod tests {
 
     #[test]
     fn routes_that_the_plan_has_not_any_more_are_forgotten_when_they_are_many() {
-        let counts = Counts::default();
+        let counts = Counts::new(1);
         let request = |route: Option<&str>| {
             counts.request(&Request { route, status: 200, received: 1, sent: 2, took_us: Some(3) });
         };

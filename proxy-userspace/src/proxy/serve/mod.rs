@@ -10,40 +10,39 @@ mod connection;
 mod exchange;
 mod metrics;
 mod paced;
+mod state;
 mod threads;
 pub mod tls;
 mod tunnel;
 mod upstream;
 mod watch;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use arc_swap::ArcSwap;
 use http::HeaderValue;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 
 use accept::{Door, Phase, Seats};
 use challenge::Challenges;
 use metrics::Counts;
+use state::{State, States, prepare, thread_count};
 use threads::Threads;
-use tls::{Certificates, Expiry, Tickets};
-use upstream::{Memory, Upstream};
+use tls::{Certificates, Tickets};
+use upstream::Memory;
 
 pub use crate::proxy::decide::Ban;
 pub use crate::proxy::decide::log::Record;
 pub use metrics::{CertificateLife, LatencyBucket, Metrics, RouteCounts, ServerHealth};
 
 use super::acme::Proof;
-use super::decide::{Client, Reason, RouteState, Router};
+use super::decide::{Client, Reason, RouteState};
 use super::plan::Plan;
 
-/// Requests are served by so many threads.
-const THREADS: usize = 2;
 /// How often idle connections to upstreams are looked through.
 const SWEEP: Duration = Duration::from_secs(1);
 /// Certificates that expire within so many days are told of.
@@ -88,20 +87,9 @@ pub enum Refused {
     Other(String),
 }
 
-/// A plan, ready to be served.
-struct State {
-    plan: Plan,
-    router: Router,
-    upstreams: BTreeMap<String, Arc<Upstream>>,
-    tls: tls::Configs,
-    /// Listeners by address: a listener may get another name under connections that come in.
-    addresses: BTreeMap<SocketAddr, Arc<str>>,
-    expiries: Vec<Expiry>,
-}
-
 /// What all connections share.
 struct Shared {
-    state: ArcSwap<State>,
+    states: States,
     sink: Arc<dyn Sink>,
     counts: Counts,
     seats: Arc<Seats>,
@@ -110,12 +98,21 @@ struct Shared {
     tickets: Tickets,
     challenges: Arc<Challenges>,
     begun: Instant,
-    /// Ids of requests: random for each process, and a number.
+    /// Ids of requests: random for each process, and a number of each thread.
     id: u64,
-    next_id: AtomicU64,
+}
+
+thread_local! {
+    /// How many requests this thread has had.
+    static REQUESTS: Cell<u64> = const { Cell::new(0) };
 }
 
 impl Shared {
+    /// What is served, for this thread.
+    fn state(&self) -> Arc<State> {
+        self.states.of_this_thread()
+    }
+
     /// A clock that only goes forward.
     fn now_ns(&self) -> u64 {
         u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX)
@@ -123,12 +120,14 @@ impl Shared {
 
     /// Gives requests the memory that the plan in force says.
     fn allow(&self) {
-        self.memory.allow(self.state.load().plan.common.buffer_memory);
+        self.memory.allow(self.states.common().plan.common.buffer_memory);
     }
 
     fn request_id(&self) -> HeaderValue {
-        let number = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let number = u128::from(self.id) << 64 | u128::from(number);
+        let count = REQUESTS.replace(REQUESTS.get().wrapping_add(1));
+        let thread = threads::number() as u64 & 0xffff;
+        let number =
+            u128::from(self.id) << 64 | u128::from(thread) << 48 | u128::from(count & 0xffff_ffff_ffff);
         let mut text = [b'0'; 32];
         for (place, digit) in text.iter_mut().rev().enumerate() {
             *digit = b"0123456789abcdef"[(number >> (4 * place) & 15) as usize];
@@ -177,20 +176,20 @@ impl Service {
         let challenges = Arc::<Challenges>::default();
         let state = prepare(plan, certificates, &tickets, &challenges, None)?;
         let opened = assign(&state.plan, sockets, &BTreeMap::new())?;
+        let count = thread_count(&state.plan);
         let shared = Arc::new(Shared {
-            state: ArcSwap::from_pointee(state),
+            states: States::new(state, count),
             sink,
-            counts: Counts::default(),
+            counts: Counts::new(count),
             seats: Arc::default(),
             memory: Arc::default(),
             tickets,
             challenges,
             begun: Instant::now(),
             id: u64::from_ne_bytes(id),
-            next_id: AtomicU64::new(0),
         });
         shared.allow();
-        let threads = Threads::start(THREADS)
+        let threads = Threads::start(count)
             .map_err(|error| Refused::Other(format!("no threads to serve with: {error}")))?;
         let doors = opened.into_iter().map(|(address, socket)| {
             (address, Door::open(address, socket, Arc::clone(&shared), threads.crew()))
@@ -201,7 +200,7 @@ impl Service {
             loop {
                 tokio::time::sleep(SWEEP).await;
                 let Some(shared) = swept.upgrade() else { return };
-                shared.state.load().upstreams.values().for_each(|upstream| upstream.sweep());
+                shared.states.sweep();
             }
         });
         Ok(Self { shared, threads, doors })
@@ -220,12 +219,11 @@ impl Service {
     ) -> Result<(), Refused> {
         // One change at a time: the lock is held to the end.
         let mut doors = self.doors.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = self.shared.state.load_full();
+        let before = self.shared.states.common();
         let state =
             prepare(plan, certificates, &self.shared.tickets, &self.shared.challenges, Some(&before))?;
         let opened = assign(&state.plan, sockets, &doors)?;
-        let state = Arc::new(state);
-        self.shared.state.store(Arc::clone(&state));
+        let state = self.shared.states.replace(state);
         self.shared.allow();
         let drained = Duration::from_millis(before.plan.common.timeouts.drain_ms);
         doors.retain(|address, door| {
@@ -300,38 +298,6 @@ pub fn check(plan: &Plan, certificates: &Certificates) -> Result<Vec<String>, Re
         }
     });
     Ok(soon.collect())
-}
-
-/// Makes a plan ready. What did not change is taken over from the one before.
-fn prepare(
-    plan: Plan,
-    certificates: &Certificates,
-    tickets: &Tickets,
-    challenges: &Arc<Challenges>,
-    before: Option<&State>,
-) -> Result<State, Refused> {
-    let now = i64::try_from(unix_ns() / 1_000_000_000).unwrap_or(i64::MAX);
-    let (tls, expiries) = tls::listeners(&plan, certificates, tickets, challenges, now)?;
-    let kept = |name: &str, plan: &super::plan::Upstream| {
-        before
-            .and_then(|before| before.upstreams.get(name))
-            .filter(|upstream| upstream.plan == *plan)
-            .cloned()
-    };
-    let upstreams = plan.upstreams.iter().map(|(name, upstream)| {
-        (name.clone(), kept(name, upstream).unwrap_or_else(|| Upstream::start(name, upstream)))
-    });
-    let upstreams = upstreams.collect();
-    let router = match before {
-        Some(before) => before.router.succeed(&plan),
-        None => Router::new(&plan),
-    };
-    let mut addresses = BTreeMap::new();
-    for (name, listener) in &plan.listeners {
-        let name = Arc::<str>::from(name.as_str());
-        addresses.extend(listener.bind.iter().map(|address| (*address, Arc::clone(&name))));
-    }
-    Ok(State { plan, router, upstreams, tls, addresses, expiries })
 }
 
 type Opened = BTreeMap<SocketAddr, tokio::net::TcpListener>;

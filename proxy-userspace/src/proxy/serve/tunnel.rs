@@ -2,7 +2,6 @@
 //! is gone. Started by [`super::exchange`]; holds the client's seat, so that limits and a drain count it.
 
 use std::io;
-use std::sync::atomic::Ordering;
 
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -17,7 +16,7 @@ use super::upstream::Lease;
 pub(super) async fn run(mut entry: Box<Entry>, client: OnUpgrade, upstream: OnUpgrade, lease: Option<Lease>) {
     let mut phases = entry.connection.phases.clone();
     let ended = async move { phases.wait_for(|phase| *phase == Phase::Ended).await.map(|_| ()) };
-    entry.connection.shared.counts.tunnels.fetch_add(1, Ordering::Relaxed);
+    entry.connection.shared.counts.tunnel_begins();
     let (progress, patience) = (entry.connection.progress.clone(), entry.tunnel_patience());
     let idle = async {
         loop {
@@ -39,7 +38,7 @@ pub(super) async fn run(mut entry: Box<Entry>, client: OnUpgrade, upstream: OnUp
     }
     // However it ended: neither side is owed anything more.
     entry.complete = true;
-    entry.connection.shared.counts.tunnels.fetch_sub(1, Ordering::Relaxed);
+    entry.connection.shared.counts.tunnel_ends();
     drop(lease);
 }
 

@@ -3,8 +3,10 @@
 //!
 //! Used by [`super`]: [`AccessLog::line`] by all threads that serve, the rest by what the daemon says.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::Write;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -20,6 +22,11 @@ const DELAY: Duration = Duration::from_millis(200);
 /// Bytes of lines that wait for a slow file system, or for a file.
 const MOST: usize = 4 << 20;
 
+/// The formats, by the number that stands for each.
+const FORMATS: [LogFormat; 2] = [LogFormat::Json, LogFormat::Combined];
+/// No format.
+const NONE: u8 = u8::MAX;
+
 /// A log, and the thread that writes it.
 pub(super) struct AccessLog {
     common: Arc<Common>,
@@ -30,8 +37,13 @@ pub(super) struct AccessLog {
 #[derive(Clone)]
 pub(super) struct Lines(Arc<Common>);
 
-#[derive(Default)]
+thread_local! {
+    static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 struct Common {
+    /// A place in [`FORMATS`], or [`NONE`].
+    format: AtomicU8,
     waiting: Mutex<Waiting>,
     /// There is enough to write, or something else to do.
     more: Condvar,
@@ -39,8 +51,6 @@ struct Common {
 
 #[derive(Default)]
 struct Waiting {
-    /// `None`: no log is wanted.
-    format: Option<LogFormat>,
     file: Option<Arc<File>>,
     lines: Vec<u8>,
     /// Lines for which there was no room.
@@ -52,6 +62,23 @@ impl Common {
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// `None`: no log is wanted.
+    fn format(&self) -> Option<LogFormat> {
+        FORMATS.get(usize::from(self.format.load(Ordering::Relaxed))).copied()
+    }
+
+    /// Adds a line; says whether there is enough to write now, and was not before.
+    fn add(&self, line: &[u8]) -> bool {
+        let mut waiting = self.lock();
+        let before = waiting.lines.len();
+        if before >= MOST {
+            waiting.lost += 1;
+            return false;
+        }
+        waiting.lines.extend_from_slice(line);
+        before < ENOUGH && waiting.lines.len() >= ENOUGH
+    }
 }
 
 impl AccessLog {
@@ -60,7 +87,8 @@ impl AccessLog {
     /// # Errors
     /// If the system has no more threads.
     pub(super) fn start() -> std::io::Result<Self> {
-        let common = Arc::<Common>::default();
+        let common =
+            Arc::new(Common { format: AtomicU8::new(NONE), waiting: Mutex::default(), more: Condvar::new() });
         let writers = Arc::clone(&common);
         let writer =
             std::thread::Builder::new().name("access-log".to_owned()).spawn(move || write(&writers))?;
@@ -73,7 +101,9 @@ impl AccessLog {
 
     /// How lines look from now on; `None`: none are made.
     pub(super) fn write_as(&self, format: Option<LogFormat>) {
-        self.common.lock().format = format;
+        let place = format.and_then(|format| FORMATS.iter().position(|one| *one == format));
+        let place = place.and_then(|place| u8::try_from(place).ok()).unwrap_or(NONE);
+        self.common.format.store(place, Ordering::Relaxed);
     }
 
     /// Where lines go from now on.
@@ -94,19 +124,15 @@ impl AccessLog {
 impl Lines {
     /// Adds a line. Never waits for a file.
     pub(super) fn line(&self, record: &Record<'_>) {
-        let mut waiting = self.0.lock();
-        let Some(format) = waiting.format else { return };
-        if waiting.lines.len() >= MOST {
-            waiting.lost += 1;
-            return;
-        }
-        let before = waiting.lines.len();
-        line(format, record, &mut waiting.lines);
-        let is_enough = before < ENOUGH && waiting.lines.len() >= ENOUGH;
-        drop(waiting);
-        if is_enough {
-            self.0.more.notify_one();
-        }
+        let Some(format) = self.0.format() else { return };
+        LINE.with_borrow_mut(|one| {
+            // Made before the lock is taken: others have lines too.
+            one.clear();
+            line(format, record, one);
+            if self.0.add(one) {
+                self.0.more.notify_one();
+            }
+        });
     }
 }
 
@@ -119,7 +145,7 @@ fn write(common: &Common) {
         let waited = common.more.wait_timeout_while(waiting, DELAY, idle);
         let (mut waiting, _) = waited.unwrap_or_else(PoisonError::into_inner);
         let ended = waiting.ended;
-        let file = match waiting.format {
+        let file = match common.format() {
             Some(_) => waiting.file.clone(),
             // The last lines, before it is let go.
             None => waiting.file.take(),

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 
 use super::body::RequestBody;
 use super::connect::connect;
-use super::pool::{ServerState, Upstream};
+use super::pool::{Known, Upstream};
 use crate::proxy::plan::{Health as Checks, UpstreamProtocol};
 
 /// What is known of a server.
@@ -80,7 +80,7 @@ pub(super) async fn check(upstream: Weak<Upstream>, checks: Checks) {
     loop {
         let Some(now) = upstream.upgrade() else { return };
         for server in &now.servers {
-            let (server, checks) = (Arc::clone(server), checks.clone());
+            let (server, checks) = (Arc::clone(&server.known), checks.clone());
             let (protocol, most) = (now.plan.protocol, now.plan.failures);
             let name = now.name.clone();
             tokio::spawn(async move {
@@ -98,7 +98,7 @@ pub(super) async fn check(upstream: Weak<Upstream>, checks: Checks) {
 }
 
 /// Whether it answers with a status below 400.
-async fn ask(server: &ServerState, protocol: UpstreamProtocol, checks: &Checks) -> bool {
+async fn ask(server: &Known, protocol: UpstreamProtocol, checks: &Checks) -> bool {
     let limit = Duration::from_millis(checks.timeout_ms);
     let Ok(mut sender) = connect(&server.address, protocol, limit).await else { return false };
     let request = match protocol {

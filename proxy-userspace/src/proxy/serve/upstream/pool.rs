@@ -1,7 +1,8 @@
 //! The servers of an upstream: who is asked next, and connections that are kept for the request after. Used by [`mod@super::send`].
 //!
-//! HTTP/1.1 connections are kept per server, `keep` of them at most and for `keep_ms`; the one that was used last is taken
-//! first, so that those over the need grow old and go. An HTTP/2 server has one connection, shared by all requests.
+//! Each thread has an [`Upstream`] of its own, with connections of its own, which no other thread serves; what is known of the servers
+//! is shared. HTTP/1.1 connections are kept per server, `keep` of them at most and for `keep_ms`; the one that was used last is taken
+//! first, so that those over the need grow old and go. An HTTP/2 server has one connection of each thread, shared by its requests.
 
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +16,6 @@ use super::body::RequestBody;
 use super::connect::{Sender, Unreachable, connect};
 use super::health::{Health, check};
 use crate::proxy::plan::{self, Server, UpstreamProtocol};
-use crate::proxy::serve::threads;
 
 /// How long a connection may take to be ready again whose answer is complete.
 const SETTLING: Duration = Duration::from_millis(200);
@@ -29,30 +29,37 @@ pub(in crate::proxy::serve) struct Upstream {
     pub(in crate::proxy::serve) plan: plan::Upstream,
     pub(in crate::proxy::serve) servers: Vec<Arc<ServerState>>,
     turn: AtomicUsize,
+    /// Connections that are kept for each server.
+    keep: usize,
+    /// Asks after the servers' health, for all threads.
     checks: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// A server and its connections.
 #[derive(Debug)]
 pub(in crate::proxy::serve) struct ServerState {
-    pub(super) address: Server,
-    /// For logs.
-    pub(in crate::proxy::serve) label: String,
-    pub(in crate::proxy::serve) health: Health,
-    /// Requests that it has not answered completely.
-    active: AtomicU32,
+    pub(in crate::proxy::serve) known: Arc<Known>,
     /// The one used last is at the end.
     idle: Mutex<Vec<Idle>>,
     /// The one connection of HTTP/2. Locked while connecting, so that one is made and not one a request.
     shared: tokio::sync::Mutex<Option<http2::SendRequest<RequestBody>>>,
 }
 
+/// What all threads know of a server.
+#[derive(Debug)]
+pub(in crate::proxy::serve) struct Known {
+    pub(super) address: Server,
+    /// For logs.
+    pub(in crate::proxy::serve) label: String,
+    pub(in crate::proxy::serve) health: Health,
+    /// Requests that it has not answered completely; not counted where there is no choice of servers.
+    active: AtomicU32,
+}
+
 #[derive(Debug)]
 struct Idle {
     sender: http1::SendRequest<RequestBody>,
     since: Instant,
-    /// Whose it is: it was made by this thread, and is served by no other.
-    thread: usize,
 }
 
 /// A server is asked; counted until this is dropped.
@@ -65,10 +72,10 @@ pub(in crate::proxy::serve) struct Lease {
 }
 
 impl Upstream {
-    /// Begins with no connections; asks after the servers' health if the plan wants it.
+    /// Begins with no connections, and serves no thread; asks after the servers' health if the plan wants it.
     pub(in crate::proxy::serve) fn start(name: &str, plan: &plan::Upstream) -> Arc<Self> {
-        let servers = plan.servers.iter().map(|address| {
-            Arc::new(ServerState {
+        let known = plan.servers.iter().map(|address| {
+            Arc::new(Known {
                 address: address.clone(),
                 label: match address {
                     Server::Tcp(address) => address.to_string(),
@@ -76,22 +83,43 @@ impl Upstream {
                 },
                 health: Health::new(),
                 active: AtomicU32::new(0),
-                idle: Mutex::new(Vec::new()),
-                shared: tokio::sync::Mutex::new(None),
             })
         });
-        let upstream = Arc::new(Self {
-            name: name.to_owned(),
-            plan: plan.clone(),
-            servers: servers.collect(),
-            turn: AtomicUsize::new(0),
-            checks: Mutex::new(None),
-        });
+        let upstream = Arc::new(Self::with(name, plan, known, 0, 0));
         if let Some(checks) = &plan.health {
             let task = tokio::spawn(check(Arc::downgrade(&upstream), checks.clone()));
             *upstream.checks.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
         }
         upstream
+    }
+
+    /// The same servers with connections of their own: for one of so many threads, this one by number.
+    pub(in crate::proxy::serve) fn twin(&self, number: usize, threads: usize) -> Arc<Self> {
+        let known = self.servers.iter().map(|server| Arc::clone(&server.known));
+        let keep = usize::from(self.plan.keep).div_ceil(threads.max(1));
+        Arc::new(Self::with(&self.name, &self.plan, known, number, keep))
+    }
+
+    fn with(
+        name: &str,
+        plan: &plan::Upstream,
+        known: impl Iterator<Item = Arc<Known>>,
+        turn: usize,
+        keep: usize,
+    ) -> Self {
+        let servers = known.map(|known| {
+            let (idle, shared) = (Mutex::new(Vec::new()), tokio::sync::Mutex::new(None));
+            Arc::new(ServerState { known, idle, shared })
+        });
+        Self {
+            name: name.to_owned(),
+            plan: plan.clone(),
+            servers: servers.collect(),
+            // Not all threads begin with the same server.
+            turn: AtomicUsize::new(turn),
+            keep,
+            checks: Mutex::new(None),
+        }
     }
 
     /// The server with the fewest requests, the next in turn among equals, that is not in `tried`. Servers that rest or are
@@ -102,10 +130,13 @@ impl Upstream {
             (0..count).map(|step| (turn % count + step) % count).filter(|index| !tried.contains(index));
         let index = candidates.min_by_key(|index| {
             let server = &self.servers[*index];
-            (server.health.is_avoided(), server.active.load(Ordering::Relaxed))
+            (server.known.health.is_avoided(), server.known.active.load(Ordering::Relaxed))
         })?;
-        self.servers[index].active.fetch_add(1, Ordering::Relaxed);
-        Some(Lease { upstream: Arc::clone(self), index, sender: None })
+        let lease = Lease { upstream: Arc::clone(self), index, sender: None };
+        if let Some(active) = lease.active() {
+            active.fetch_add(1, Ordering::Relaxed);
+        }
+        Some(lease)
     }
 
     /// Closes connections that were idle for too long.
@@ -134,6 +165,11 @@ impl Lease {
         &self.upstream.servers[self.index]
     }
 
+    /// Where it is counted, if it is.
+    fn active(&self) -> Option<&AtomicU32> {
+        (self.upstream.servers.len() > 1).then(|| &self.server().known.active)
+    }
+
     /// A connection that was kept, or a new one; says whether it was used before. A `fresh` one was never used (but for
     /// HTTP/2, where one that works is as good).
     pub(super) async fn connection(&self, fresh: bool) -> Result<(Sender, bool), Unreachable> {
@@ -145,7 +181,7 @@ impl Lease {
             if let Some(sender) = shared.as_ref().filter(|sender| !sender.is_closed()) {
                 return Ok((Sender::Http2(sender.clone()), true));
             }
-            let sender = connect(&server.address, plan.protocol, limit).await?;
+            let sender = connect(&server.known.address, plan.protocol, limit).await?;
             if let Sender::Http2(sender) = &sender {
                 *shared = Some(sender.clone());
             }
@@ -154,17 +190,14 @@ impl Lease {
         if !fresh && let Some(sender) = self.kept().await {
             return Ok((Sender::Http1(sender), true));
         }
-        connect(&server.address, plan.protocol, limit).await.map(|sender| (sender, false))
+        connect(&server.known.address, plan.protocol, limit).await.map(|sender| (sender, false))
     }
 
     /// A connection that was kept and is still good.
     async fn kept(&self) -> Option<http1::SendRequest<RequestBody>> {
         loop {
-            let Idle { mut sender, since, .. } = {
-                let mut idle = self.server().idle.lock().unwrap_or_else(PoisonError::into_inner);
-                let own = idle.iter().rposition(|idle| idle.thread == threads::number())?;
-                idle.remove(own)
-            };
+            let Idle { mut sender, since } =
+                self.server().idle.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
             if since.elapsed() >= self.upstream.kept_for() || sender.is_closed() {
                 continue;
             }
@@ -176,12 +209,12 @@ impl Lease {
     }
 
     pub(super) fn succeeded(&self) {
-        self.server().health.succeeded();
+        self.server().known.health.succeeded();
     }
 
     /// The server failed: was not reached, broke off, or took too long.
     pub(in crate::proxy::serve) fn failed(&self, why: &str) {
-        let (server, plan) = (self.server(), &self.upstream.plan);
+        let (server, plan) = (&self.server().known, &self.upstream.plan);
         log::debug!("upstream {}: {}: {why}", self.upstream.name, server.label);
         if server.health.failed(plan.failures, plan.rest_ms) {
             log::warn!(
@@ -196,11 +229,9 @@ impl Lease {
     /// The answer is complete: its connection may have the next request.
     pub(in crate::proxy::serve) fn complete(&mut self) {
         let Some(sender) = self.sender.take().filter(|sender| !sender.is_closed()) else { return };
-        let (server, most) = (self.server(), usize::from(self.upstream.plan.keep));
-        let mut idle = server.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.push(Idle { sender, since: Instant::now(), thread: threads::number() });
-        // Of another thread, maybe, that needs them less.
-        if idle.len() > most {
+        let mut idle = self.server().idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.push(Idle { sender, since: Instant::now() });
+        if idle.len() > self.upstream.keep {
             idle.remove(0);
         }
     }
@@ -208,7 +239,9 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.server().active.fetch_sub(1, Ordering::Relaxed);
+        if let Some(active) = self.active() {
+            active.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -241,7 +274,11 @@ mod tests {
         let upstream = upstream(3);
         let mut leases: Vec<Lease> = (0..9).filter_map(|_| upstream.choose(&[])).collect();
         let active = || {
-            upstream.servers.iter().map(|server| server.active.load(Ordering::Relaxed)).collect::<Vec<_>>()
+            upstream
+                .servers
+                .iter()
+                .map(|server| server.known.active.load(Ordering::Relaxed))
+                .collect::<Vec<_>>()
         };
         assert_eq!(active(), [3, 3, 3]);
         leases.retain(|lease| lease.index != 1);
