@@ -10,7 +10,9 @@ use std::io;
 use landlock::{ABI, Access, AccessFs, Ruleset, RulesetAttr, RulesetStatus};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{User, geteuid, setgroups, setresgid, setresuid, setsid};
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+};
 
 /// What can go wrong with it.
 #[derive(Debug, thiserror::Error)]
@@ -87,8 +89,7 @@ pub fn give_up(name: &str, files: Files) -> Result<Vec<&'static str>, PrivilegeE
     if !leave_file_system(files).map_err(step("leaving the file system"))? {
         missing.push("this kernel has no Landlock: this process sees the file system as its user does");
     }
-    seccompiler::apply_filter(&filter().map_err(step("the filter of system calls"))?)
-        .map_err(step("the filter of system calls"))?;
+    leave_system_calls().map_err(step("the filter of system calls"))?;
     Ok(missing)
 }
 
@@ -166,10 +167,46 @@ fn refused() -> Vec<i64> {
     ]
 }
 
+/// Threads are made by clone(2) too: refused is what makes a namespace, where the caller would have every capability.
+const NAMESPACES: [i32; 7] = [
+    libc::CLONE_NEWUSER,
+    libc::CLONE_NEWNS,
+    libc::CLONE_NEWNET,
+    libc::CLONE_NEWPID,
+    libc::CLONE_NEWIPC,
+    libc::CLONE_NEWUTS,
+    libc::CLONE_NEWCGROUP,
+];
+
 fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
-    let rules: BTreeMap<i64, Vec<_>> = refused().into_iter().map(|number| (number, Vec::new())).collect();
-    let eperm = SeccompAction::Errno(libc::EPERM as u32);
-    SeccompFilter::new(rules, SeccompAction::Allow, eperm, std::env::consts::ARCH.try_into()?)?.try_into()
+    let mut rules: BTreeMap<i64, Vec<_>> = refused().into_iter().map(|number| (number, Vec::new())).collect();
+    let namespaces = NAMESPACES.iter().map(|flag| {
+        let flag = flag.cast_unsigned().into();
+        let has = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(flag), flag)?;
+        SeccompRule::new(vec![has])
+    });
+    rules.insert(libc::SYS_clone, namespaces.collect::<Result<_, _>>()?);
+    compiled(rules, libc::EPERM)
+}
+
+/// A filter can't look at what clone3(2) is to do, which stands in memory: it is as if this kernel had none (ENOSYS), and C libraries
+/// make threads by clone(2) then.
+fn filter_clone3() -> Result<BpfProgram, seccompiler::BackendError> {
+    compiled(BTreeMap::from([(libc::SYS_clone3, Vec::new())]), libc::ENOSYS)
+}
+
+fn compiled(
+    rules: BTreeMap<i64, Vec<SeccompRule>>,
+    errno: i32,
+) -> Result<BpfProgram, seccompiler::BackendError> {
+    let refused = SeccompAction::Errno(errno.cast_unsigned());
+    SeccompFilter::new(rules, SeccompAction::Allow, refused, std::env::consts::ARCH.try_into()?)?.try_into()
+}
+
+/// What is refused to this thread, and those that it makes, from here on.
+fn leave_system_calls() -> seccompiler::Result<()> {
+    seccompiler::apply_filter(&filter()?)?;
+    seccompiler::apply_filter(&filter_clone3()?)
 }
 
 /// The system's word that a process has nothing left; for those who look at a worker from outside.
@@ -194,6 +231,36 @@ mod tests {
         assert!(matches!(user("root"), Err(PrivilegeError::Root)));
         let error = user("no-such-user").expect_err("no user").to_string();
         assert!(error.contains("no-such-user") && error.contains("[proxy]"), "{error}");
+    }
+
+    #[test]
+    fn threads_can_be_made_and_namespaces_can_not() {
+        let refused = std::thread::spawn(|| {
+            nix::sys::prctl::set_no_new_privs().expect("set");
+            leave_system_calls().expect("filters");
+            let errno = |outcome: i64| (outcome, io::Error::last_os_error().raw_os_error());
+            let clone = |flag: i32| {
+                // SAFETY: with CLONE_NEWUSER and the like alone it makes a process like fork(2); it is refused before that, which is
+                // what is tested.
+                let outcome = unsafe { libc::syscall(libc::SYS_clone, i64::from(flag), 0, 0, 0, 0) };
+                if outcome == 0 {
+                    // SAFETY: in a child that should not be.
+                    unsafe { libc::_exit(0) };
+                }
+                errno(outcome)
+            };
+            let clones: Vec<_> = NAMESPACES.into_iter().map(clone).collect();
+            // SAFETY: without arguments it does nothing but fail.
+            let clone3 = errno(unsafe { libc::syscall(libc::SYS_clone3, 0, 0) });
+            // SAFETY: as above.
+            let unshare = errno(unsafe { libc::syscall(libc::SYS_unshare, libc::CLONE_NEWUSER) });
+            (clones, clone3, unshare, std::thread::spawn(|| 7).join().expect("a thread"))
+        });
+        let (clones, clone3, unshare, made) = refused.join().expect("no panic");
+        for (flag, outcome) in NAMESPACES.iter().zip(clones) {
+            assert_eq!(outcome, (-1, Some(libc::EPERM)), "{flag:#x}");
+        }
+        assert_eq!((clone3, unshare, made), ((-1, Some(libc::ENOSYS)), (-1, Some(libc::EPERM)), 7));
     }
 
     #[test]

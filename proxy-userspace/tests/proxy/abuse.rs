@@ -5,7 +5,7 @@ use http_body_util::Full;
 use hyper::Request;
 use tollgate::proxy::plan::{Escalation, Plan};
 
-use crate::backend::{Backend, a_moment, says};
+use crate::backend::{Backend, Does, a_moment, says};
 use crate::client::{self, GET, Wire};
 use crate::stage::{Stage, upstream, within};
 use crate::tls::{config, encrypted};
@@ -21,6 +21,28 @@ async fn a_source_has_so_many_connections_and_no_more() {
     drop(second);
     stage.until("a seat is free", |stage| stage.service.snapshot().connections == 1).await;
     assert_eq!(Wire::to(stage.address).await.ask(GET).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_has_so_many_requests_in_flight_over_http2_and_no_more() {
+    let backend = Backend::that(Does::Nothing).await;
+    let stage = encrypted(&backend, |plan| plan.common.max_connections_per_source = 2).await;
+    let mut senders = Vec::new();
+    for _ in 0..2 {
+        let wire = client::tls(stage.address, "a.example", config(&["h2"])).await.expect("a handshake");
+        senders.push(client::http2(wire.stream).await.0);
+    }
+    let waiting: Vec<_> = (0..8).map(|number| senders[number % 2].send_request(client::get("/"))).collect();
+    stage.until("asked", |_| backend.log.opened() == 8).await;
+    let refused = within(senders[0].send_request(client::get("/"))).await.expect("an answer");
+    assert_eq!(refused.status(), 429);
+    assert_eq!(stage.reasons("too-many-requests"), 1);
+    // Who leaves gives them back.
+    drop(waiting);
+    stage.until("reset", |stage| stage.reasons("client-gone") == 8).await;
+    assert_eq!(backend.log.opened(), 8);
+    let _next = senders[1].send_request(client::get("/"));
+    stage.until("asked again", |_| backend.log.opened() == 9).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

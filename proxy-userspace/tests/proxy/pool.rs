@@ -275,7 +275,8 @@ mod http2 {
                     let said = if long { LONG.clone() } else { [&b"got "[..], &body].concat().into() };
                     Ok::<_, Infallible>(Response::new(Full::new(said)))
                 });
-                let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                builder.max_concurrent_streams(100);
                 tokio::spawn(builder.serve_connection(TokioIo::new(stream), service));
             }
         });
@@ -301,6 +302,25 @@ mod http2 {
         let reply = tokio::time::timeout(Duration::from_secs(10), wire.ask(GET)).await.expect("an answer");
         assert!(reply.status == 200 && reply.text() == "got ", "{reply:?}");
         assert_eq!(CONNECTIONS.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn as_many_clients_that_do_not_read_as_a_server_has_streams_hold_up_nobody_else() {
+        static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
+        let mut h2 = upstream(&[server(&CONNECTIONS).await]);
+        h2.protocol = UpstreamProtocol::Http2;
+        let stage = Stage::with(h2, |plan| plan.common.threads = Some(1));
+        let mut idle = Vec::new();
+        for _ in 0..110 {
+            let mut wire = Wire::to(stage.address).await;
+            wire.send("GET /long HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+            idle.push(wire);
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let mut wire = Wire::to(stage.address).await;
+        let reply = tokio::time::timeout(Duration::from_secs(10), wire.ask(GET)).await.expect("an answer");
+        assert!(reply.status == 200 && reply.text() == "got ", "{reply:?}");
+        assert_eq!(CONNECTIONS.load(Ordering::Relaxed), 2);
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http_body_util::BodyExt;
 use tokio::io::AsyncReadExt;
 use tollgate::proxy::plan::ClientTimeouts;
@@ -119,14 +120,60 @@ async fn who_reads_slowly_but_reads_is_not_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_http2_stream_whose_window_stays_shut_is_cut() {
+async fn an_http2_stream_whose_window_stays_shut_is_reset_and_the_others_are_not() {
     let backend = Backend::that(Does::Says(vec![b'x'; 1 << 20])).await;
     let stage = encrypted(&backend, |plan| plan.common.timeouts.send_ms = 400).await;
     let wire = client::tls(stage.address, "a.example", config(&["h2"])).await.expect("a handshake");
     let (mut sender, task) = client::http2(wire.stream).await;
-    let response = sender.send_request(client::get("/")).await.expect("an answer");
-    // Its body is not read: the socket has room, the stream has none.
-    within(task).await.expect("the connection ended");
-    assert_eq!(stage.reasons("client-timeout"), 1);
-    assert!(response.into_body().collect().await.is_err());
+    let paused = sender.send_request(client::get("/")).await.expect("an answer");
+    // Its body is not read: the socket has room, the stream has none. Those that are read go on meanwhile and afterwards.
+    let mut read = 0;
+    while stage.reasons("client-timeout") == 0 || read < 3 {
+        let other = within(sender.send_request(client::get("/"))).await.expect("an answer");
+        let body = within(other.into_body().collect()).await.expect("its body");
+        assert_eq!(body.to_bytes().len(), 1 << 20);
+        read += 1;
+    }
+    let error = within(paused.into_body().collect()).await.expect_err("a reset");
+    let error = std::error::Error::source(&error).and_then(|error| error.downcast_ref::<h2::Error>());
+    assert_eq!(error.and_then(h2::Error::reason), Some(h2::Reason::CANCEL));
+    assert!(!task.is_finished() && stage.reasons("client-timeout") == 1);
+    assert!(stage.noted(1).await.iter().any(|noted| noted.reason == Some("client-timeout")));
+}
+
+/// The end of an answer is with the connection, and its request may be over: other requests don't make up for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_an_answer_that_an_http2_client_does_not_take_is_not_kept_for_it() {
+    for (length, window) in [(16 << 10, 1), (70_000, 65_537)] {
+        let backend = Backend::that(Does::Says(vec![b'x'; length])).await;
+        let stage = encrypted(&backend, |plan| plan.common.timeouts.send_ms = 400).await;
+        let wire = client::tls(stage.address, "a.example", config(&["h2"])).await.expect("a handshake");
+        let mut builder = h2::client::Builder::new();
+        // One byte more than nothing, so that the last part is handed over.
+        builder.initial_window_size(window);
+        let (sender, connection) = within(builder.handshake::<_, Bytes>(wire.stream)).await.expect("HTTP/2");
+        let task = tokio::spawn(connection);
+        let mut sender = within(sender.ready()).await.expect("ready");
+        let (answer, _) = sender.send_request(client::get("/").map(drop), true).expect("sent");
+        let mut body = within(answer).await.expect("an answer").into_body();
+        let asking = tokio::spawn(async move {
+            while let Ok(mut next) = sender.clone().ready().await {
+                let Ok((answer, _)) = next.send_request(client::get("/").map(drop), true) else { return };
+                let _ = answer.await;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
+        let end = within(async {
+            loop {
+                match body.data().await {
+                    Some(Ok(_)) => {}
+                    end => return end,
+                }
+            }
+        });
+        assert!(matches!(end.await, Some(Err(_))), "all of {length} bytes came");
+        stage.until("counted", |stage| stage.reasons("client-timeout") >= 1).await;
+        asking.abort();
+        task.abort();
+    }
 }

@@ -29,6 +29,16 @@ const ANSWERS: usize = 4;
 /// How long it may take to say what it has counted.
 const MEASURE_PATIENCE: Duration = Duration::from_secs(2);
 
+/// Longest reason of a worker that is passed on, bytes.
+const LONGEST_WHY: usize = 1000;
+
+/// What a process says that parses what strangers send: it ends up on terminals and in files, one line each.
+pub(super) fn in_one_line(text: &str, longest: usize) -> String {
+    let mut line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    line.truncate(line.floor_char_boundary(longest));
+    line
+}
+
 /// Why a worker does not serve a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Unserved {
@@ -140,7 +150,7 @@ impl Child {
                 self.drain = Duration::from_millis(plan.common.timeouts.drain_ms);
                 Ok(())
             }
-            Ok(FromWorker::Failed { why, .. }) => Err(Unserved::Refused(why)),
+            Ok(FromWorker::Failed { why, .. }) => Err(Unserved::Refused(in_one_line(&why, LONGEST_WHY))),
             Ok(_) => Err(Unserved::Broken("the worker gave another answer".to_owned())),
             Err(why) => Err(Unserved::Broken(why)),
         }
@@ -156,8 +166,8 @@ impl Child {
         let present = ToWorker::Present { proofs: proofs.to_vec() };
         link::send(&self.link, &present, &[]).map_err(|error| error.to_string())?;
         match self.wait_for(PATIENCE, |message| matches!(message, FromWorker::Presented(_)))? {
-            FromWorker::Presented(presented) => presented,
-            other => Err(format!("no answers in service: {other:?}")),
+            FromWorker::Presented(presented) => presented.map_err(|why| in_one_line(&why, LONGEST_WHY)),
+            _ => Err("the worker gave another answer".to_owned()),
         }
     }
 
@@ -166,7 +176,7 @@ impl Child {
         link::send(&self.link, &ToWorker::Measure, &[]).map_err(|error| error.to_string())?;
         match self.wait_for(MEASURE_PATIENCE, |message| matches!(message, FromWorker::Metrics(_)))? {
             FromWorker::Metrics(metrics) => Ok(*metrics),
-            other => Err(format!("no metrics: {other:?}")),
+            _ => Err("the worker gave another answer".to_owned()),
         }
     }
 
@@ -268,6 +278,12 @@ mod tests {
     use super::*;
     use crate::proxy::link::MOST_TO_WORKER;
     use crate::proxy::plan::Listener;
+
+    #[test]
+    fn what_a_worker_says_is_one_line_and_not_too_long() {
+        assert_eq!(in_one_line("a\n\u{1b}[2Jb", 100), "a  [2Jb");
+        assert_eq!(in_one_line(&"é".repeat(2000), 1001).len(), 1000);
+    }
 
     #[test]
     fn sockets_of_a_plan_that_was_refused_are_given_again_and_those_that_it_has_are_not() {

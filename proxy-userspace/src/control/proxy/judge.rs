@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::child;
 use crate::bans::Protected;
 use crate::control::daemon::Daemon;
 use crate::control::lock;
@@ -62,9 +63,7 @@ fn sentence(plan: &Plan, offender: &Ban) -> Result<(IpNet, TimeSpan, String), St
         return Err("it is a trusted proxy".to_owned());
     }
     let time = TimeSpan { ns: offender.ms.saturating_mul(1_000_000) };
-    // It ends up on terminals and in a file, one line each.
-    let mut why: String = offender.why.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    why.truncate(why.floor_char_boundary(LONGEST_WHY));
+    let why = child::in_one_line(&offender.why, LONGEST_WHY);
     Ok((Target::accountable(source), time, format!("proxy: {why}")))
 }
 

@@ -179,12 +179,7 @@ impl Proxy {
             let opened = LogFile::open(&log.file);
             opened.map_err(|error| Trouble::System(format!("access log {}: {error}", log.file.display())))?;
         }
-        let mut state = self.state();
-        let bound = state.sockets.bind(plan).map_err(|error| Trouble::System(error.to_string()))?;
-        // Some of a plan before are still there, and are wanted again.
-        let unwanted = state.sockets.unwanted(Some(plan));
-        state.unwanted.retain(|address| unwanted.contains(address));
-        drop(state);
+        let bound = self.state().sockets.bind(plan).map_err(|error| Trouble::System(error.to_string()))?;
         Ok(Prepared { wanted: Some(wanted), bound, notes })
     }
 

@@ -57,6 +57,7 @@ reasons! {
     TlsInvalid = "tls-invalid", NONE, "what came in place of a TLS handshake was none, or broke the protocol";
     Http2Invalid = "http2-invalid", NONE, "the client broke or flooded HTTP/2";
     TooManyConnections = "too-many-connections", 503, "the proxy, or this source, has as many connections as allowed";
+    TooManyRequests = "too-many-requests", 429, "this source has as many requests in flight as allowed";
     UpstreamDown = "upstream-down", 502, "no server of the upstream could be reached";
     UpstreamTimeout = "upstream-timeout", 504, "the upstream took too long";
     UpstreamInvalid = "upstream-invalid", 502, "the upstream's answer is not one that can be passed on";
@@ -65,14 +66,12 @@ reasons! {
 }
 
 impl Reason {
-    /// Whether it counts towards [`crate::proxy::plan::Common::abuse`]: what no well-behaved client does.
+    /// Whether it counts towards [`crate::proxy::plan::Common::abuse`]: what no well-behaved client does. Nothing that a page can have a
+    /// browser send does: targets and cookies are not of its visitors' making.
     pub fn is_abuse(self) -> bool {
         matches!(
             self,
             Self::BadHost
-                | Self::BadTarget
-                | Self::TargetTooLong
-                | Self::HeaderTooLarge
                 | Self::BadHeader
                 | Self::BadRequest
                 | Self::MethodRefused
@@ -93,6 +92,7 @@ impl Reason {
             Self::Redirected
                 | Self::Responded
                 | Self::RateLimited
+                | Self::TooManyRequests
                 | Self::NoRoute
                 | Self::UpstreamDown
                 | Self::UpstreamTimeout
@@ -145,7 +145,7 @@ mod tests {
         ] {
             assert!(reason.closes(), "{reason}");
         }
-        for reason in [R::RateLimited, R::NoRoute, R::UpstreamDown, R::Responded] {
+        for reason in [R::RateLimited, R::TooManyRequests, R::NoRoute, R::UpstreamDown, R::Responded] {
             assert!(!reason.closes(), "{reason}");
         }
     }

@@ -1,11 +1,9 @@
 //! Takes connections: limits in total and per source, the TLS handshake and its time limit. Started by [`super::Service`], one task
 //! for each socket; hands on to [`super::connection`].
 
-use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -19,10 +17,11 @@ use tokio_rustls::rustls::{self, ProtocolVersion, ServerConfig, ServerConnection
 
 use super::challenge::ACME_TLS;
 use super::connection::{Connection, serve};
-use super::threads::{Crew, Place};
+use super::seats::Seat;
+use super::threads::Crew;
 use super::watch::{Progress, Watched};
 use super::{Shared, State};
-use crate::proxy::decide::{Client, Reason, TlsInfo, host_of};
+use crate::proxy::decide::{Client, Reason, TlsInfo};
 
 /// Without descriptors or memory: clients that leave give theirs back.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -62,59 +61,6 @@ impl Door {
             sleep(patience).await;
             phase.send_replace(Phase::Ended);
         });
-    }
-}
-
-/// Who is connected.
-#[derive(Debug, Default)]
-pub(super) struct Seats {
-    open: AtomicU32,
-    /// By [`host_of`].
-    sources: Mutex<HashMap<[u64; 2], u32>>,
-}
-
-impl Seats {
-    pub(super) fn open(&self) -> u32 {
-        self.open.load(Ordering::Relaxed)
-    }
-
-    /// A seat, if there is one. Without `per_source` the source may have as many as there are.
-    fn take(self: &Arc<Self>, peer: IpAddr, most: u32, per_source: Option<u32>) -> Option<Seat> {
-        if self.open.fetch_add(1, Ordering::Relaxed) >= most {
-            self.open.fetch_sub(1, Ordering::Relaxed);
-            return None;
-        }
-        let source = host_of(peer);
-        let seat = Seat { seats: Arc::clone(self), source, place: None };
-        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = sources.entry(source).or_default();
-        *taken += 1;
-        let fits = per_source.is_none_or(|most| *taken <= most);
-        drop(sources);
-        fits.then_some(seat)
-    }
-}
-
-/// A connection's place; free again when it is dropped.
-#[derive(Debug)]
-pub(super) struct Seat {
-    seats: Arc<Seats>,
-    source: [u64; 2],
-    /// Where it is served.
-    place: Option<Place>,
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let mut sources = self.seats.sources.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(taken) = sources.get_mut(&self.source) {
-            *taken -= 1;
-            if *taken == 0 {
-                sources.remove(&self.source);
-            }
-        }
-        drop(sources);
-        self.seats.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -279,26 +225,5 @@ fn info(session: &ServerConnection) -> TlsInfo {
             .negotiated_cipher_suite()
             .and_then(|suite| suite.suite().as_str())
             .unwrap_or_default(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn seats_are_counted_in_total_and_by_source() {
-        let seats = Arc::<Seats>::default();
-        let address = |text: &str| text.parse::<IpAddr>().expect("an address");
-        let first = seats.take(address("192.0.2.1"), 3, Some(1)).expect("a seat");
-        assert!(seats.take(address("192.0.2.1"), 3, Some(1)).is_none());
-        assert!(seats.take(address("::ffff:192.0.2.1"), 3, Some(1)).is_none());
-        let _second = seats.take(address("2001:db8::1"), 3, Some(1)).expect("a seat");
-        assert!(seats.take(address("2001:db8::ffff:1"), 3, Some(1)).is_none());
-        let third = seats.take(address("2001:db8:0:1::1"), 3, Some(1)).expect("another /64");
-        assert!(seats.take(address("198.51.100.1"), 3, None).is_none());
-        assert_eq!(seats.open(), 3);
-        drop((first, third));
-        assert!(seats.open() == 1 && seats.take(address("192.0.2.1"), 3, Some(1)).is_some());
     }
 }

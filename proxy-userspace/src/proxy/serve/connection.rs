@@ -14,14 +14,15 @@ use http::StatusCode;
 use http::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::accept::{Phase, Seat};
+use super::accept::Phase;
 use super::exchange::exchange;
-use super::watch::{Progress, Verdict};
+use super::seats::Seat;
+use super::watch::{Progress, Streams, Verdict};
 use super::{Shared, State, unix_ns};
 use crate::proxy::decide::log::Record;
 use crate::proxy::decide::{Client, Reason};
@@ -66,7 +67,7 @@ pub(super) struct Connection {
     pub(super) cut: OnceLock<Reason>,
     timeouts: ClientTimeouts,
     sizes: Sizes,
-    _seat: Seat,
+    pub(super) seat: Seat,
 }
 
 impl Connection {
@@ -85,19 +86,7 @@ impl Connection {
         let (timeouts, sizes) = (common.timeouts, common.sizes);
         let (cut, parts) = (OnceLock::new(), AtomicBool::new(false));
         let client = ArcSwap::from_pointee(client);
-        Arc::new(Self {
-            shared,
-            client,
-            bound,
-            progress,
-            http2,
-            phases,
-            parts,
-            cut,
-            timeouts,
-            sizes,
-            _seat: seat,
-        })
+        Arc::new(Self { shared, client, bound, progress, http2, phases, parts, cut, timeouts, sizes, seat })
     }
 
     /// Who is connected, with the listener's name in this plan.
@@ -221,12 +210,12 @@ fn http1(connection: &Connection) -> http1::Builder {
     builder
 }
 
-fn http2(connection: &Connection) -> http2::Builder<TokioExecutor> {
+fn http2(connection: &Connection) -> http2::Builder<Streams> {
     // A list counts 32 bytes a field beside what it says (RFC 9113 6.5.2); four fields stand for the first line.
     let fields = 32 * (usize::from(connection.sizes.header_count) + 4);
     let list = most_bytes(&connection.sizes).saturating_add(fields);
     let idle = Duration::from_millis(connection.timeouts.idle_ms);
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+    let mut builder = http2::Builder::new(Streams);
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)

@@ -45,12 +45,17 @@ pub(super) struct Entry {
     reason: Option<Reason>,
     /// All of the answer was given to the connection.
     pub(super) complete: bool,
-    in_flight: InFlight,
+    in_flight: Arc<InFlight>,
 }
 
 impl Entry {
     fn upload(&self) -> Option<Reason> {
         self.upload.as_ref().and_then(|upload| upload.failure())
+    }
+
+    /// A part of the answer for the connection. HTTP/1 has its socket to show who is slow.
+    fn given(&self, part: Bytes) -> Bytes {
+        if self.connection.http2 { self.in_flight.hold(part) } else { part }
     }
 
     /// The time after which a tunnel without traffic ends.
@@ -62,9 +67,12 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         let shared = &self.connection.shared;
-        if !self.complete && self.reason.is_none() {
+        // Its end may have been given to the connection, and not taken by the client.
+        let is_slow = self.in_flight.is_cut();
+        if (!self.complete || is_slow) && self.reason.is_none() {
             let cut = self.connection.cut.get().copied();
-            let reason = cut.or_else(|| self.upload()).unwrap_or(Reason::ClientGone);
+            let slow = is_slow.then_some(Reason::ClientTimeout);
+            let reason = cut.or(slow).or_else(|| self.upload()).unwrap_or(Reason::ClientGone);
             if cut.is_none() {
                 shared.counts.reason(reason);
             }
@@ -108,7 +116,7 @@ pub(super) async fn exchange(
     connection: Arc<Connection>,
     mut request: Request<Incoming>,
 ) -> Response<AnswerBody> {
-    let in_flight = connection.progress.request();
+    let in_flight = connection.progress.request(connection.seat.request());
     let state = connection.shared.state();
     let (begun, unix_ns) = (Instant::now(), unix_ns());
     let upgrade = request.extensions_mut().remove::<OnUpgrade>();
@@ -118,6 +126,11 @@ pub(super) async fn exchange(
     let client = connection.client(&state);
     let challenge = connection.shared.challenges.http(&client, &head, length);
     let (asked, decision) = decide::request(&state.router, &client, head, length, id, now_ns);
+    let decision = if in_flight.is_too_many() {
+        Decision::Answer(state.router.refusal(Reason::TooManyRequests, None, Some(&asked.method)))
+    } else {
+        instead(challenge, decision)
+    };
     let entry = Box::new(Entry {
         connection,
         client,
@@ -136,7 +149,7 @@ pub(super) async fn exchange(
         complete: false,
         in_flight,
     });
-    match instead(challenge, decision) {
+    match decision {
         Decision::Answer(answer) => answered(entry, answer, length != Some(0)),
         Decision::Forward(forward) => forwarded(entry, *forward, incoming, upgrade).await,
     }
@@ -287,6 +300,8 @@ impl AnswerBody {
 impl FromUpstream {
     fn complete(&mut self) {
         self.entry.complete = true;
+        // Whatever the connection still has of it is the client's to take.
+        self.client_has_a_part(true);
         if let Some(mut lease) = self.lease.take() {
             lease.complete();
         }
@@ -333,7 +348,7 @@ impl FromUpstream {
                         self.complete();
                     }
                     self.client_has_a_part(true);
-                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                    return Poll::Ready(Some(Ok(Frame::data(self.entry.given(data)))));
                 }
             }
         }
@@ -366,7 +381,7 @@ impl Body for AnswerBody {
                     // One that gives no window for it would keep its place for good.
                     entry.in_flight.client_has_a_part(true);
                 }
-                Poll::Ready((!body.is_empty()).then(|| Ok(Frame::data(body))))
+                Poll::Ready((!body.is_empty()).then(|| Ok(Frame::data(entry.given(body)))))
             }
         }
     }

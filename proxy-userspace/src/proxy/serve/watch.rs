@@ -7,13 +7,16 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::seats::Share;
 use crate::proxy::decide::Reason;
 use crate::proxy::plan::ClientTimeouts;
 
@@ -40,7 +43,7 @@ pub(super) struct Progress {
     head_ms: AtomicU64,
     /// Since when each answer's next part waits for the client to take the one before: HTTP/2 has windows of its own, and a stream
     /// that is held up shows nowhere else.
-    streams: Mutex<Vec<u64>>,
+    streams: Mutex<Vec<Slot>>,
     /// See [`Progress::linger`].
     lingers: AtomicBool,
 }
@@ -91,17 +94,18 @@ impl Progress {
         self.lingers.store(true, Ordering::Relaxed);
     }
 
-    /// A request's head is complete; its answer is when what this gives is dropped.
-    pub(super) fn request(self: &Arc<Self>) -> InFlight {
+    /// A request's head is complete; its answer is when what this gives is dropped. To be called by the stream's task, if it has one.
+    pub(super) fn request(self: &Arc<Self>, share: Share) -> Arc<InFlight> {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         self.head_ms.store(NEVER, Ordering::Relaxed);
+        let stream = Stream::current();
         let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
-        let slot = streams.iter().position(|since| *since == FREE).unwrap_or_else(|| {
-            streams.push(FREE);
+        let slot = streams.iter().position(|slot| slot.since == FREE).unwrap_or_else(|| {
+            streams.push(Slot { since: FREE, stream: None });
             streams.len() - 1
         });
-        streams[slot] = NEVER;
-        InFlight { progress: Arc::clone(self), slot }
+        streams[slot] = Slot { since: NEVER, stream: stream.clone() };
+        Arc::new(InFlight { progress: Arc::clone(self), slot, stream, share })
     }
 
     /// What is to happen now.
@@ -124,7 +128,13 @@ impl Progress {
             }
         } else if http2 {
             let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
-            if streams.iter().any(|since| *since != FREE && over(*since, timeouts.send_ms)) {
+            let stuck =
+                streams.iter().filter(|slot| slot.since != FREE && over(slot.since, timeouts.send_ms));
+            let stuck: Vec<_> = stuck.map(|slot| slot.stream.clone()).collect();
+            drop(streams);
+            // A browser that has paused one film goes on with everything else. What is left of an answer that we are done with can't
+            // be taken back by itself.
+            if !stuck.iter().all(|stream| stream.as_ref().is_some_and(|stream| stream.cut())) {
                 return Verdict::Cut(Reason::ClientTimeout);
             }
         }
@@ -155,11 +165,60 @@ impl Progress {
 /// A slot of [`Progress::streams`] that no stream has.
 const FREE: u64 = u64::MAX - 1;
 
+/// An answer of a connection.
+#[derive(Debug)]
+struct Slot {
+    /// [`FREE`], [`NEVER`], or since when its next part waits.
+    since: u64,
+    stream: Option<Arc<Stream>>,
+}
+
+tokio::task_local! {
+    static STREAM: Arc<Stream>;
+}
+
+/// The task of a stream of HTTP/2, which can be ended by itself: the stream is reset then.
+#[derive(Debug, Default)]
+pub(super) struct Stream {
+    task: OnceLock<AbortHandle>,
+    is_cut: AtomicBool,
+}
+
+impl Stream {
+    /// That of the running task.
+    fn current() -> Option<Arc<Self>> {
+        STREAM.try_with(Arc::clone).ok()
+    }
+
+    /// Ends it; false if that was done before or its task is over.
+    fn cut(&self) -> bool {
+        let Some(task) = self.task.get().filter(|task| !task.is_finished()) else { return false };
+        let is_first = !self.is_cut.swap(true, Ordering::Relaxed);
+        task.abort();
+        is_first
+    }
+}
+
+/// Runs the streams of an HTTP/2 connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Streams;
+
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Streams {
+    fn execute(&self, future: F) {
+        let stream = Arc::<Stream>::default();
+        let task = tokio::spawn(STREAM.scope(Arc::clone(&stream), future));
+        // It is set once, here.
+        let _ = stream.task.set(task.abort_handle());
+    }
+}
+
 /// A request whose answer is not complete.
 #[derive(Debug)]
 pub(super) struct InFlight {
     progress: Arc<Progress>,
     slot: usize,
+    stream: Option<Arc<Stream>>,
+    share: Share,
 }
 
 impl InFlight {
@@ -167,17 +226,44 @@ impl InFlight {
     pub(super) fn client_has_a_part(&self, has: bool) {
         let since = if has { self.progress.now_ms() } else { NEVER };
         let mut streams = self.progress.streams.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(stream) = streams.get_mut(self.slot) {
-            *stream = since;
+        if let Some(slot) = streams.get_mut(self.slot) {
+            slot.since = since;
         }
+    }
+
+    /// Its stream was ended for the client's not reading.
+    pub(super) fn is_cut(&self) -> bool {
+        self.stream.as_ref().is_some_and(|stream| stream.is_cut.load(Ordering::Relaxed))
+    }
+
+    /// Its source has more of them than it may.
+    pub(super) fn is_too_many(&self) -> bool {
+        self.share.is_too_much()
+    }
+
+    /// A part of the answer, which is in flight until the connection has let go of it: HTTP/2 keeps parts for which the client has given
+    /// no window, also when nothing comes after them.
+    pub(super) fn hold(self: &Arc<Self>, part: Bytes) -> Bytes {
+        Bytes::from_owner(HeldPart { part, _in_flight: Arc::clone(self) })
+    }
+}
+
+struct HeldPart {
+    part: Bytes,
+    _in_flight: Arc<InFlight>,
+}
+
+impl AsRef<[u8]> for HeldPart {
+    fn as_ref(&self) -> &[u8] {
+        &self.part
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
         let mut streams = self.progress.streams.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(stream) = streams.get_mut(self.slot) {
-            *stream = FREE;
+        if let Some(slot) = streams.get_mut(self.slot) {
+            *slot = Slot { since: FREE, stream: None };
         }
         drop(streams);
         self.progress.idle_ms.store(self.progress.now_ms(), Ordering::Relaxed);

@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -56,6 +56,9 @@ struct Waiting {
     /// Lines for which there was no room.
     lost: u64,
     ended: bool,
+    /// How often the writer has looked.
+    #[cfg(test)]
+    turns: u32,
 }
 
 impl Common {
@@ -86,7 +89,7 @@ impl AccessLog {
     ///
     /// # Errors
     /// If the system has no more threads.
-    pub(super) fn start() -> std::io::Result<Self> {
+    pub(super) fn start() -> io::Result<Self> {
         let common =
             Arc::new(Common { format: AtomicU8::new(NONE), waiting: Mutex::default(), more: Condvar::new() });
         let writers = Arc::clone(&common);
@@ -138,40 +141,47 @@ impl Lines {
 
 /// The thread's work, until the end.
 fn write(common: &Common) {
-    let (mut lines, mut failed) = (Vec::new(), false);
+    let (mut lines, mut failed, mut is_broken) = (Vec::new(), false, false);
     loop {
         let waiting = common.lock();
-        let idle = |waiting: &mut Waiting| waiting.lines.len() < ENOUGH && !waiting.ended;
+        let idle = |waiting: &mut Waiting| {
+            // Without a file there is nothing to do, however much waits.
+            (waiting.lines.len() < ENOUGH || waiting.file.is_none()) && !waiting.ended
+        };
         let waited = common.more.wait_timeout_while(waiting, DELAY, idle);
         let (mut waiting, _) = waited.unwrap_or_else(PoisonError::into_inner);
         let ended = waiting.ended;
+        #[cfg(test)]
+        {
+            waiting.turns += 1;
+        }
         let file = match common.format() {
             Some(_) => waiting.file.clone(),
             // The last lines, before it is let go.
             None => waiting.file.take(),
         };
-        // Before there is a file, lines wait for it.
-        let lost = if file.is_some() {
+        // Before there is a file, lines wait for it, if a log is wanted.
+        let mut lost = 0;
+        if file.is_some() || common.format().is_none() {
             std::mem::swap(&mut lines, &mut waiting.lines);
-            std::mem::take(&mut waiting.lost)
-        } else {
-            0
-        };
+            lost = std::mem::take(&mut waiting.lost);
+        }
         drop(waiting);
-        // Whole lines, in one write where the file takes them: another worker may be writing its last ones to the same file.
         if let Some(file) = file.filter(|_| !lines.is_empty()) {
-            match (&*file).write_all(&lines) {
+            match write_all(&file, &lines, &mut is_broken) {
                 Ok(()) => failed = false,
-                Err(error) if !failed => {
+                Err((error, rest)) => {
                     // Once, not each time.
-                    log::error!("the access log can't be written, lines are lost: {error}");
+                    if !failed {
+                        log::error!("the access log can't be written: {error}");
+                    }
                     failed = true;
+                    lost += rest;
                 }
-                Err(_) => {}
             }
         }
         if lost > 0 {
-            log::error!("the access log's file system was too slow: {lost} lines are not in it");
+            log::error!("the access log's file system was too slow or full: {lost} lines are not in it");
         }
         lines.clear();
         lines.shrink_to(2 * ENOUGH);
@@ -179,6 +189,33 @@ fn write(common: &Common) {
             return;
         }
     }
+}
+
+/// Writes whole lines, in one write where the file takes them: another worker may be writing its last ones to the same file. After an
+/// attempt that ended in the middle of a line, which `is_broken` says, the next begins a new one.
+///
+/// # Errors
+/// With the number of lines that were not written, or not to their end.
+fn write_all(mut file: &File, lines: &[u8], is_broken: &mut bool) -> Result<(), (io::Error, u64)> {
+    let mut rest = lines;
+    let mut outcome = Ok(());
+    if *is_broken {
+        outcome = file.write_all(b"\n");
+        *is_broken = outcome.is_err();
+    }
+    while outcome.is_ok() && !rest.is_empty() {
+        match file.write(rest) {
+            Ok(0) => outcome = Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                *is_broken = rest.get(..written).is_some_and(|part| !part.ends_with(b"\n"));
+                rest = rest.get(written..).unwrap_or_default();
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => outcome = Err(error),
+        }
+    }
+    let lost = rest.iter().filter(|byte| **byte == b'\n').count() as u64;
+    outcome.map_err(|error| (error, lost))
 }
 
 #[cfg(test)]
@@ -249,6 +286,47 @@ mod tests {
         let written = all.chunks(one.len()).filter(|chunk| **chunk == one[..]).count();
         assert_eq!(written as u64 + lost, count as u64);
         assert_eq!(written * one.len(), all.len());
+    }
+
+    #[test]
+    fn what_a_full_file_system_does_not_take_is_counted_and_the_next_line_is_whole() {
+        let full = File::options().write(true).open("/dev/full").expect("/dev/full");
+        let mut is_broken = false;
+        let (error, lost) = write_all(&full, b"one\ntwo\nthree\n", &mut is_broken).expect_err("full");
+        assert!(error.kind() == io::ErrorKind::StorageFull && lost == 3 && !is_broken, "{error} {lost}");
+        let path = tempfile::NamedTempFile::new().expect("a file");
+        is_broken = true;
+        write_all(path.as_file(), b"four\n", &mut is_broken).expect("written");
+        assert!(!is_broken);
+        assert_eq!(std::fs::read_to_string(path.path()).expect("read"), "\nfour\n");
+        // In the middle of a line: a socket that takes some, and whose other end goes then.
+        let (file, reader) = slow_file();
+        let long = vec![b'x'; 8 << 20];
+        let reading = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(100));
+            drop(reader);
+        });
+        let (_, lost) =
+            write_all(&file, &[&long[..], b"\nlast\n"].concat(), &mut is_broken).expect_err("gone");
+        reading.join().expect("no panic");
+        assert!(lost == 2 && is_broken);
+    }
+
+    #[test]
+    fn many_lines_without_a_file_cost_nothing_and_go_when_no_log_is_wanted() {
+        let log = AccessLog::start().expect("a thread");
+        log.write_as(Some(LogFormat::Combined));
+        let (client, lines) = (client(), log.lines());
+        (0..10_000).for_each(|_| lines.line(&record(&client)));
+        std::thread::sleep(3 * DELAY);
+        assert!(log.common.lock().turns < 20, "{} turns", log.common.lock().turns);
+        log.write_as(None);
+        let until = Instant::now() + Duration::from_secs(30);
+        while !log.common.lock().lines.is_empty() {
+            assert!(Instant::now() < until, "lines of a log that nobody wants stay");
+            std::thread::sleep(DELAY / 4);
+        }
+        log.end();
     }
 
     #[test]

@@ -23,6 +23,8 @@ use crate::proxy::secrets;
 const PATIENCE: Duration = Duration::from_secs(300);
 /// For the client process to read what it is told.
 const WRITE_PATIENCE: Duration = Duration::from_secs(10);
+/// Longest reason of a client that is passed on, bytes.
+const LONGEST_WHY: usize = 1000;
 /// Messages of a client: an account twice, answers, an end.
 const MOST_MESSAGES: usize = 8;
 
@@ -155,7 +157,7 @@ fn talk(
             }
             Some(FromClient::Issued { chain }) => return Ok(chain),
             Some(FromClient::Failed { why, not_before }) => {
-                return Err(Failure { why: in_one_line(&why), not_before });
+                return Err(Failure { why: child::in_one_line(&why, LONGEST_WHY), not_before });
             }
             None => {
                 return Err("the process that orders it ended; its last words stand before this"
@@ -165,14 +167,6 @@ fn talk(
         }
     }
     Err("the process that orders it talks without end".to_owned().into())
-}
-
-/// What strangers say ends up in logs.
-fn in_one_line(why: &str) -> String {
-    const LONGEST: usize = 1000;
-    let mut why: String = why.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    why.truncate(why.floor_char_boundary(LONGEST));
-    why
 }
 
 #[cfg(test)]
@@ -203,11 +197,5 @@ mod tests {
         // Who is in time keeps what came of it.
         let (here, _there) = UnixStream::pair().expect("a pair of sockets");
         assert_eq!(within(Duration::from_secs(30), &here, || Ok(7)), Ok(7));
-    }
-
-    #[test]
-    fn what_a_stranger_says_is_one_line_and_not_too_long() {
-        assert_eq!(in_one_line("a\n\u{1b}[2Jb"), "a  [2Jb");
-        assert!(in_one_line(&"é".repeat(2000)).len() <= 1000);
     }
 }

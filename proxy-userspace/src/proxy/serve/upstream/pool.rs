@@ -2,7 +2,7 @@
 //!
 //! Each thread has an [`Upstream`] of its own, with connections of its own, which no other thread serves; what is known of the servers
 //! is shared. HTTP/1.1 connections are kept per server, `keep` of them at most and for `keep_ms`; the one that was used last is taken
-//! first, so that those over the need grow old and go. An HTTP/2 server has one connection of each thread, shared by its requests.
+//! first, so that those over the need grow old and go. An HTTP/2 server has one connection of each thread for so many requests at a time, and is given another beyond.
 
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,6 +17,9 @@ use super::connect::{Sender, Unreachable, connect};
 use super::health::{Health, check};
 use crate::proxy::plan::{self, Server, UpstreamProtocol};
 
+/// Requests at a time on a connection of HTTP/2. A server that allows fewer (RFC 9113 5.1.2) has hyper wait, for all that come after
+/// too: clients that do not read must not be able to have that many.
+const STREAMS: usize = 64;
 /// How long a connection may take to be ready again whose answer is complete.
 const SETTLING: Duration = Duration::from_millis(200);
 
@@ -41,8 +44,8 @@ pub(in crate::proxy::serve) struct ServerState {
     pub(in crate::proxy::serve) known: Arc<Known>,
     /// The one used last is at the end.
     idle: Mutex<Vec<Idle>>,
-    /// The one connection of HTTP/2. Locked while connecting, so that one is made and not one a request.
-    shared: tokio::sync::Mutex<Option<http2::SendRequest<RequestBody>>>,
+    /// Connections of HTTP/2. Locked while connecting, so that one is made and not one a request.
+    shared: tokio::sync::Mutex<Vec<Http2>>,
 }
 
 /// What all threads know of a server.
@@ -56,6 +59,13 @@ pub(in crate::proxy::serve) struct Known {
     active: AtomicU32,
 }
 
+/// A connection of HTTP/2, and a hand on it for each request that it has.
+#[derive(Debug)]
+struct Http2 {
+    sender: http2::SendRequest<RequestBody>,
+    requests: Arc<()>,
+}
+
 #[derive(Debug)]
 struct Idle {
     sender: http1::SendRequest<RequestBody>,
@@ -67,6 +77,8 @@ struct Idle {
 pub(in crate::proxy::serve) struct Lease {
     pub(in crate::proxy::serve) upstream: Arc<Upstream>,
     pub(super) index: usize,
+    /// Its place on a connection of HTTP/2.
+    place: Option<Arc<()>>,
     /// To be kept for the next, when the answer is complete.
     pub(super) sender: Option<http1::SendRequest<RequestBody>>,
 }
@@ -108,7 +120,7 @@ impl Upstream {
         keep: usize,
     ) -> Self {
         let servers = known.map(|known| {
-            let (idle, shared) = (Mutex::new(Vec::new()), tokio::sync::Mutex::new(None));
+            let (idle, shared) = (Mutex::new(Vec::new()), tokio::sync::Mutex::default());
             Arc::new(ServerState { known, idle, shared })
         });
         Self {
@@ -132,18 +144,27 @@ impl Upstream {
             let server = &self.servers[*index];
             (server.known.health.is_avoided(), server.known.active.load(Ordering::Relaxed))
         })?;
-        let lease = Lease { upstream: Arc::clone(self), index, sender: None };
+        let lease = Lease { upstream: Arc::clone(self), index, place: None, sender: None };
         if let Some(active) = lease.active() {
             active.fetch_add(1, Ordering::Relaxed);
         }
         Some(lease)
     }
 
-    /// Closes connections that were idle for too long.
+    /// Closes connections that were idle for too long, and those of HTTP/2 that are over the need.
     pub(in crate::proxy::serve) fn sweep(&self) {
         for server in &self.servers {
             let mut idle = server.idle.lock().unwrap_or_else(PoisonError::into_inner);
             idle.retain(|idle| !idle.sender.is_closed() && idle.since.elapsed() < self.kept_for());
+            drop(idle);
+            // One stays for the next request. Whoever has the lock is about to use them.
+            if let Ok(mut shared) = server.shared.try_lock() {
+                let mut spare = 0;
+                shared.retain(|one| {
+                    spare += usize::from(Arc::strong_count(&one.requests) == 1);
+                    !one.sender.is_closed() && (Arc::strong_count(&one.requests) > 1 || spare == 1)
+                });
+            }
         }
     }
 
@@ -172,18 +193,23 @@ impl Lease {
 
     /// A connection that was kept, or a new one; says whether it was used before. A `fresh` one was never used (but for
     /// HTTP/2, where one that works is as good).
-    pub(super) async fn connection(&self, fresh: bool) -> Result<(Sender, bool), Unreachable> {
-        let (server, plan) = (self.server(), &self.upstream.plan);
+    pub(super) async fn connection(&mut self, fresh: bool) -> Result<(Sender, bool), Unreachable> {
+        let (server, plan) = (Arc::clone(self.server()), &self.upstream.plan);
         let limit = Duration::from_millis(plan.connect_ms);
         if plan.protocol == UpstreamProtocol::Http2 {
             // Whoever waits for another's attempt to connect waits no longer than for one of its own.
             let mut shared = timeout(limit, server.shared.lock()).await.map_err(|_| Unreachable::Timeout)?;
-            if let Some(sender) = shared.as_ref().filter(|sender| !sender.is_closed()) {
-                return Ok((Sender::Http2(sender.clone()), true));
+            shared.retain(|one| !one.sender.is_closed());
+            // The first that has room: those over the need stay without requests.
+            if let Some(one) = shared.iter().find(|one| Arc::strong_count(&one.requests) <= STREAMS) {
+                self.place = Some(Arc::clone(&one.requests));
+                return Ok((Sender::Http2(one.sender.clone()), true));
             }
             let sender = connect(&server.known.address, plan.protocol, limit).await?;
             if let Sender::Http2(sender) = &sender {
-                *shared = Some(sender.clone());
+                let requests = Arc::new(());
+                self.place = Some(Arc::clone(&requests));
+                shared.push(Http2 { sender: sender.clone(), requests });
             }
             return Ok((sender, false));
         }
