@@ -283,44 +283,36 @@ mod http2 {
         address
     }
 
-    #[tokio::test(flavor = "multi_thread")]
-    async fn clients_that_do_not_read_hold_up_nobody_else() {
-        static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
-        let mut h2 = upstream(&[server(&CONNECTIONS).await]);
+    /// Answers one who reads beside so many who do not, on so many connections.
+    async fn answers_beside(idle: usize, connections: &'static AtomicUsize) -> usize {
+        let mut h2 = upstream(&[server(connections).await]);
         h2.protocol = UpstreamProtocol::Http2;
-        // Where all of them share one connection.
+        // Where all of them share connections.
         let stage = Stage::with(h2, |plan| plan.common.threads = Some(1));
-        let mut idle = Vec::new();
-        for _ in 0..6 {
+        let mut wires = Vec::new();
+        for _ in 0..idle {
             let mut wire = Wire::to(stage.address).await;
             wire.send("GET /long HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
-            idle.push(wire);
+            wires.push(wire);
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
         // Long before those who do not read are given up.
         let mut wire = Wire::to(stage.address).await;
         let reply = tokio::time::timeout(Duration::from_secs(10), wire.ask(GET)).await.expect("an answer");
         assert!(reply.status == 200 && reply.text() == "got ", "{reply:?}");
-        assert_eq!(CONNECTIONS.load(Ordering::Relaxed), 1);
+        connections.load(Ordering::Relaxed)
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn as_many_clients_that_do_not_read_as_a_server_has_streams_hold_up_nobody_else() {
+    async fn clients_that_do_not_read_hold_up_nobody_else() {
         static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
-        let mut h2 = upstream(&[server(&CONNECTIONS).await]);
-        h2.protocol = UpstreamProtocol::Http2;
-        let stage = Stage::with(h2, |plan| plan.common.threads = Some(1));
-        let mut idle = Vec::new();
-        for _ in 0..110 {
-            let mut wire = Wire::to(stage.address).await;
-            wire.send("GET /long HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
-            idle.push(wire);
-        }
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        let mut wire = Wire::to(stage.address).await;
-        let reply = tokio::time::timeout(Duration::from_secs(10), wire.ask(GET)).await.expect("an answer");
-        assert!(reply.status == 200 && reply.text() == "got ", "{reply:?}");
-        assert_eq!(CONNECTIONS.load(Ordering::Relaxed), 2);
+        assert_eq!(answers_beside(6, &CONNECTIONS).await, 1);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn nor_do_as_many_as_a_server_has_streams() {
+        static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
+        assert_eq!(answers_beside(110, &CONNECTIONS).await, 2);
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,7 @@
 //! The access log: lines are made where requests are served, and written by a thread of their own, so that a file system that is slow
 //! or full holds up nobody's request. What it can't take in time is left out, and counted.
 //!
-//! Used by [`super`]: [`AccessLog::line`] by all threads that serve, the rest by what the daemon says.
+//! Used by [`super`]: [`Lines::line`] by all threads that serve, the rest by what the daemon says.
 
 use std::cell::RefCell;
 use std::fs::File;
