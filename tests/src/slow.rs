@@ -1,13 +1,18 @@
 //! Slow clients by somebody else's hand: slowhttptest's four modes. For tests, and for the benchmark that measures what others notice
 //! of them.
 //!
-//! slowhttptest keeps a processor busy while it waits. Clients have processors of their own; these take what the server's leaves over
-//! (`SCHED_IDLE`, sched(7)), so that what is measured beside them is what they do to the server.
+//! slowhttptest keeps a processor busy while it waits. Clients have processors of their own; these take what the server leaves over
+//! (`SCHED_IDLE`, sched(7)) of one, so that what is measured beside them is what they do to the server.
 
 use std::process::Command;
 
-/// Connections of each mode, and how many of them are opened in a second.
+use nix::sched::{CpuSet, sched_getaffinity};
+use nix::unistd::Pid;
+
+/// Connections of each mode.
 pub const CONNECTIONS: u32 = 100;
+/// How many of them it opens in a second, which is what it does by itself.
+const RATE: u32 = 50;
 
 /// What slow clients do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,8 +51,9 @@ impl Mode {
             Self::Ranges => &["-R"],
             Self::Reading => &["-X", "-z", "32", "-w", "10", "-y", "20"],
         };
+        let one = processor();
         let common = format!(
-            "chrt --idle 0 slowhttptest -c {CONNECTIONS} -r {CONNECTIONS} -i {interval} -n {interval} -l {length} -p 20 -u {url}"
+            "taskset --cpu-list {one} chrt --idle 0 slowhttptest -c {CONNECTIONS} -r {RATE} -i {interval} -n {interval} -l {length} -p 20 -u {url}"
         );
         common.split(' ').chain(of_mode.iter().copied()).map(str::to_owned).collect()
     }
@@ -63,4 +69,10 @@ impl Mode {
         command.args(&words[1..]);
         command
     }
+}
+
+/// One that this process may use.
+fn processor() -> usize {
+    let allowed = sched_getaffinity(Pid::from_raw(0)).unwrap_or_else(|_| CpuSet::new());
+    (0..CpuSet::count()).find(|number| allowed.is_set(*number).unwrap_or(false)).unwrap_or(0)
 }

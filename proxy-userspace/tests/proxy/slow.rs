@@ -122,7 +122,7 @@ async fn who_reads_slowly_but_reads_is_not_cut() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_http2_stream_whose_window_stays_shut_is_reset_and_the_others_are_not() {
     let backend = Backend::that(Does::Says(vec![b'x'; 1 << 20])).await;
-    let stage = encrypted(&backend, |plan| plan.common.timeouts.send_ms = 400).await;
+    let stage = encrypted(&backend, |plan| plan.common.timeouts.send_ms = 1_500).await;
     let wire = client::tls(stage.address, "a.example", config(&["h2"])).await.expect("a handshake");
     let (mut sender, task) = client::http2(wire.stream).await;
     let paused = sender.send_request(client::get("/")).await.expect("an answer");

@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::proxy::decide::log::line;
 use crate::proxy::plan::LogFormat;
@@ -19,6 +19,8 @@ use crate::proxy::serve::Record;
 const ENOUGH: usize = 64 << 10;
 /// A line waits so long for others at most.
 const DELAY: Duration = Duration::from_millis(200);
+/// Between two words of what is not in it.
+const TELL: Duration = Duration::from_secs(60);
 /// Bytes of lines that wait for a slow file system, or for a file.
 const MOST: usize = 4 << 20;
 
@@ -141,7 +143,7 @@ impl Lines {
 
 /// The thread's work, until the end.
 fn write(common: &Common) {
-    let (mut lines, mut failed, mut is_broken) = (Vec::new(), false, false);
+    let (mut lines, mut is_broken, mut losses) = (Vec::new(), false, Losses::default());
     loop {
         let waiting = common.lock();
         let idle = |waiting: &mut Waiting| {
@@ -161,33 +163,51 @@ fn write(common: &Common) {
             None => waiting.file.take(),
         };
         // Before there is a file, lines wait for it, if a log is wanted.
-        let mut lost = 0;
         if file.is_some() || common.format().is_none() {
             std::mem::swap(&mut lines, &mut waiting.lines);
-            lost = std::mem::take(&mut waiting.lost);
+            losses.lines += std::mem::take(&mut waiting.lost);
         }
         drop(waiting);
         if let Some(file) = file.filter(|_| !lines.is_empty()) {
             match write_all(&file, &lines, &mut is_broken) {
-                Ok(()) => failed = false,
-                Err((error, rest)) => {
-                    // Once, not each time.
-                    if !failed {
-                        log::error!("the access log can't be written: {error}");
-                    }
-                    failed = true;
-                    lost += rest;
+                Ok(()) => losses.why = None,
+                Err((error, lost)) => {
+                    losses.lines += lost;
+                    losses.why = Some(error);
                 }
             }
         }
-        if lost > 0 {
-            log::error!("the access log's file system was too slow or full: {lost} lines are not in it");
-        }
+        losses.tell(ended);
         lines.clear();
         lines.shrink_to(2 * ENOUGH);
         if ended {
             return;
         }
+    }
+}
+
+/// Lines that are not in the log, and not told of yet.
+#[derive(Default)]
+struct Losses {
+    lines: u64,
+    /// What the file system says, if it says anything.
+    why: Option<io::Error>,
+    told: Option<Instant>,
+}
+
+impl Losses {
+    /// Says how many there are: at once, then once a minute, and when it is over.
+    fn tell(&mut self, ended: bool) {
+        if self.lines == 0 || (!ended && self.told.is_some_and(|told| told.elapsed() < TELL)) {
+            return;
+        }
+        let why = match &self.why {
+            Some(error) => error.to_string(),
+            None => "the file system was too slow or full".to_owned(),
+        };
+        log::error!("{} lines are not in the access log: {why}", self.lines);
+        self.lines = 0;
+        self.told = Some(Instant::now());
     }
 }
 
@@ -222,7 +242,6 @@ fn write_all(mut file: &File, lines: &[u8], is_broken: &mut bool) -> Result<(), 
 mod tests {
     use std::io::Read;
     use std::os::unix::net::UnixStream;
-    use std::time::Instant;
 
     use super::*;
     use crate::proxy::decide::Client;
@@ -327,6 +346,22 @@ mod tests {
             std::thread::sleep(DELAY / 4);
         }
         log.end();
+    }
+
+    #[test]
+    fn losses_are_told_at_once_and_then_together() {
+        let mut losses = Losses { lines: 3, ..Losses::default() };
+        losses.tell(false);
+        assert_eq!(losses.lines, 0);
+        losses.lines += 2;
+        losses.tell(false);
+        assert_eq!(losses.lines, 2);
+        losses.told = Instant::now().checked_sub(TELL);
+        losses.tell(false);
+        assert_eq!(losses.lines, 0);
+        losses.lines += 1;
+        losses.tell(true);
+        assert_eq!(losses.lines, 0);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::stage::{Contender, Stage};
 
 /// Between two parts that slow clients send or read, seconds.
 const INTERVAL: u32 = 2;
-/// They connect for a second, and stay.
+/// They connect for two seconds, and stay.
 const TIME: Duration = Duration::from_secs(8);
 /// They give up by themselves after so many seconds, if nobody ends them before.
 const LENGTH: u32 = 30;
@@ -52,7 +52,7 @@ impl Slow {
             let url = format!("https://{}/{path}", contender.ecdsa());
             let mut command = mode.here(&url, INTERVAL, LENGTH);
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-            all.0.push(command.spawn().context("starting `chrt` and `slowhttptest`")?);
+            all.0.push(command.spawn().context("starting `taskset`, `chrt` and `slowhttptest`")?);
         }
         Ok(all)
     }
