@@ -30,6 +30,9 @@ pub struct Plan {
     pub common: Common,
 }
 
+/// Most threads that serve; each has its own connections to upstreams.
+pub const MOST_THREADS: u16 = 64;
+
 /// A zone of the policy, by address alone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Zone {

@@ -154,20 +154,18 @@ async fn drive<S: Future<Output = hyper::Result<()>>>(
     // The listener may have gone during the handshake.
     let mut phase = *phases.borrow_and_update();
     let mut parting = pin!(sleep(Duration::MAX));
-    let (mut parts, mut told) = (false, false);
+    let mut told = false;
     loop {
-        connection.parts.store(phase != Phase::Serving, Ordering::Relaxed);
         match phase {
-            Phase::Draining if !parts => {
+            Phase::Draining if !connection.parts.swap(true, Ordering::Relaxed) => {
                 let wait = if connection.http2 { Duration::ZERO } else { PARTING };
                 parting.as_mut().reset(Instant::now() + wait);
-                parts = true;
             }
             Phase::Serving | Phase::Draining => {}
             Phase::Ended => return cut(&connection, Reason::Draining),
         }
         tokio::select! {
-            () = parting.as_mut(), if parts && !told => {
+            () = parting.as_mut(), if !told && connection.parts.load(Ordering::Relaxed) => {
                 finish(serving.as_mut());
                 told = true;
             }

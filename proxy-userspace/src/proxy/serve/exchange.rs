@@ -55,7 +55,11 @@ impl Entry {
 
     /// A part of the answer for the connection. HTTP/1 has its socket to show who is slow.
     fn given(&self, part: Bytes) -> Bytes {
-        if self.connection.http2 { self.in_flight.hold(part) } else { part }
+        if !self.connection.http2 {
+            return part;
+        }
+        self.in_flight.client_has_a_part(true);
+        self.in_flight.hold(part)
     }
 
     /// The time after which a tunnel without traffic ends.
@@ -300,8 +304,6 @@ impl AnswerBody {
 impl FromUpstream {
     fn complete(&mut self) {
         self.entry.complete = true;
-        // Whatever the connection still has of it is the client's to take.
-        self.client_has_a_part(true);
         if let Some(mut lease) = self.lease.take() {
             lease.complete();
         }
@@ -334,11 +336,14 @@ impl FromUpstream {
                 Part::Trailers(trailers) => {
                     if let Some(trailers) = self.trailers.pass(trailers) {
                         // They are the last: nobody asks for more.
+                        self.client_has_a_part(true);
                         self.complete();
                         return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
                     }
                 }
                 Part::End => {
+                    // Whatever the connection still has of it is the client's to take.
+                    self.client_has_a_part(true);
                     self.complete();
                     return Poll::Ready(None);
                 }
@@ -347,7 +352,6 @@ impl FromUpstream {
                     if self.rest.is_end() {
                         self.complete();
                     }
-                    self.client_has_a_part(true);
                     return Poll::Ready(Some(Ok(Frame::data(self.entry.given(data)))));
                 }
             }
@@ -377,10 +381,6 @@ impl Body for AnswerBody {
                 entry.complete = true;
                 let body = std::mem::take(body);
                 entry.sent += body.len() as u64;
-                if !body.is_empty() && entry.connection.http2 {
-                    // One that gives no window for it would keep its place for good.
-                    entry.in_flight.client_has_a_part(true);
-                }
                 Poll::Ready((!body.is_empty()).then(|| Ok(Frame::data(entry.given(body)))))
             }
         }

@@ -15,10 +15,7 @@ use super::tls::{self, Certificates, Expiry, Tickets};
 use super::upstream::Upstream;
 use super::{Refused, threads, unix_ns};
 use crate::proxy::decide::Router;
-use crate::proxy::plan::{self, Plan};
-
-/// Threads at most, however many processors there are.
-const MOST_THREADS: usize = 64;
+use crate::proxy::plan::{self, MOST_THREADS, Plan};
 
 /// A plan, ready to be served.
 pub(super) struct State {
@@ -101,7 +98,7 @@ fn kept(before: Option<&State>, name: &str, plan: &plan::Upstream) -> Option<Arc
 /// As planned, or one for each processor that this process may use (sched_getaffinity(2)).
 pub(super) fn thread_count(plan: &Plan) -> usize {
     let processors = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    plan.common.threads.map_or_else(processors, usize::from).clamp(1, MOST_THREADS)
+    plan.common.threads.map_or_else(processors, usize::from).clamp(1, MOST_THREADS.into())
 }
 
 /// Makes a plan ready. What did not change is taken over from the one before.

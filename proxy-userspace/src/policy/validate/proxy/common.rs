@@ -9,7 +9,7 @@ use crate::policy::schema_proxy::{self as schema, AccessLogTable};
 use crate::policy::units::quote;
 use crate::policy::validate::limits::{self, Offence};
 use crate::policy::validate::zones::Zones;
-use crate::proxy::plan::{self, AccessLog, ClientTimeouts, Common, LogFormat, Sizes};
+use crate::proxy::plan::{self, AccessLog, ClientTimeouts, Common, LogFormat, MOST_THREADS, Sizes};
 
 use super::{absolute, bytes, headers, millis, number};
 
@@ -27,8 +27,6 @@ const SECOND_TO_HOUR: (u64, u64) = (1000, 3_600_000);
 const SECOND_TO_MONTH: (u64, u64) = (1000, 30 * 86_400_000);
 /// Most memory for bodies that are read ahead, bytes.
 const MOST_BUFFERS: u64 = 1 << 30;
-/// Most threads; each has its own connections to upstreams.
-const MOST_THREADS: i64 = 64;
 /// Most bytes of a body.
 pub(super) const MOST_BODY: u64 = 1 << 40;
 
@@ -60,7 +58,7 @@ pub(super) fn check(report: &mut Report<'_>, value: schema::Proxy, zones: &mut Z
         user: value.user.map_or(default.user, |user| self::user(report, user)),
         trusted: value.trusted.map(|names| trusted(report, &names, zones)).unwrap_or_default(),
         access_log: value.access_log.and_then(|log| access_log(report, log)),
-        threads: value.threads.map(|threads| number(report, Some(&threads), (1, MOST_THREADS), 1)),
+        threads: value.threads.map(|threads| number(report, Some(&threads), (1, MOST_THREADS.into()), 1)),
         max_connections,
         max_connections_per_source: number(
             report,

@@ -2,7 +2,8 @@
 //!
 //! Each thread has an [`Upstream`] of its own, with connections of its own, which no other thread serves; what is known of the servers
 //! is shared. HTTP/1.1 connections are kept per server, `keep` of them at most and for `keep_ms`; the one that was used last is taken
-//! first, so that those over the need grow old and go. An HTTP/2 server has one connection of each thread for so many requests at a time, and is given another beyond.
+//! first, so that those over the need grow old and go. An HTTP/2 server has one connection of each thread for so many requests at a
+//! time, and is given another beyond.
 
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
